@@ -203,16 +203,17 @@ def log_likelihood_importance_sampling(
 
 
 def evaluate(vae: VAE, estimator: str, seed: int, test: Tensor, args: argparse.Namespace) -> dict:
-    """Return test ELBO, test log-likelihood and, on a tenth of the images, the estimate for each K of CURVE_SAMPLES."""
+    """Return test ELBO, test log-likelihood and, on every tenth image, the estimate for each K of CURVE_SAMPLES."""
     torch.manual_seed(seed)
-    some = test[: max(1, len(test) // 10)]
-    log_weights = torch.cat(list(importance_log_weights(vae, some, CURVE_SAMPLES[-1])))
-    return {
-        "test_elbo": mean_elbo(vae, test, estimator, args.kl_samples),
-        "log_likelihood": float(log_likelihood_importance_sampling(vae, test, args.importance_samples).double().mean()),
-        "curve": [float(log_mean_exp(log_weights.view(-1, k)).double().mean()) for k in CURVE_SAMPLES],
-        "curve_elbo": mean_elbo(vae, some.repeat(50, 1), estimator, args.kl_samples),
+    log_weights = torch.cat(list(importance_log_weights(vae, test[::10], CURVE_SAMPLES[-1])))
+    curve = {
+        "samples": CURVE_SAMPLES,
+        "estimates": [float(log_mean_exp(log_weights.view(-1, k)).double().mean()) for k in CURVE_SAMPLES],
+        "elbo": mean_elbo(vae, test[::10].repeat(50, 1), estimator, args.kl_samples),
     }
+    log_likelihood = log_likelihood_importance_sampling(vae, test, args.importance_samples).double().mean()
+    test_elbo = mean_elbo(vae, test, estimator, args.kl_samples)
+    return {"test_elbo": test_elbo, "log_likelihood": float(log_likelihood), "curve": curve}
 
 
 def load_images(args: argparse.Namespace) -> tuple[dict, str]:
@@ -245,28 +246,30 @@ def load_images(args: argparse.Namespace) -> tuple[dict, str]:
 
 
 def draw_elbo(histories: dict, path: Path) -> None:
-    """Validation ELBO against epochs: a colour for each estimator, a line for each seed."""
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    for (estimator, seed), history in histories.items():
-        color = f"C{list(ESTIMATORS).index(estimator)}"
-        label = ESTIMATORS[estimator] if (estimator, seed - 1) not in histories else None
-        epochs = range(1, len(history["elbo"]) + 1)
-        axes.plot(epochs, history["elbo"], color=color, linewidth=1.2, marker=".", label=label)
-    axes.set(xlabel="epoch", ylabel="validation ELBO (nats)", title="ELBO during training")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.grid(alpha=0.3)
-    axes.legend()
+    """Validation ELBO against epochs, whole and second half: a colour for each estimator, a line for each seed."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    for axes, part in zip(figure.subplots(1, 2), (0, 0.5), strict=True):
+        for (estimator, seed), history in histories.items():
+            values = history["elbo"]
+            start = int(part * len(values))
+            label = ESTIMATORS[estimator] if (estimator, seed - 1) not in histories else None
+            color = f"C{list(ESTIMATORS).index(estimator)}"
+            axes.plot(range(start + 1, len(values) + 1), values[start:], color=color, marker=".", label=label)
+        axes.set(xlabel="epoch", ylabel="validation ELBO (nats)")
+        axes.set_title("ELBO during training" if not part else "its second half")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend()
     utils.save_figure(figure, path)
 
 
-def draw_curve(evaluations: dict, num_images: int, path: Path) -> None:
+def draw_curve(curves: dict, num_images: int, path: Path) -> None:
     """Importance-sampled log p(x) against the number of samples K, beside the ELBO of the same images."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    for color, (estimator, evaluation) in enumerate(evaluations.items()):
-        axes.semilogx(CURVE_SAMPLES, evaluation["curve"], color=f"C{color}", marker="o", label=ESTIMATORS[estimator])
-        axes.axhline(evaluation["curve_elbo"], color=f"C{color}", linestyle=":", label=f"ELBO, {ESTIMATORS[estimator]}")
+    for color, (estimator, curve) in enumerate(curves.items()):
+        axes.semilogx(curve["samples"], curve["estimates"], color=f"C{color}", marker="o", label=ESTIMATORS[estimator])
+        axes.axhline(curve["elbo"], color=f"C{color}", linestyle=":", label=f"ELBO, {ESTIMATORS[estimator]}")
     axes.set(xlabel="importance samples K", ylabel="estimate of log p(x) (nats)")
     axes.set_title(f"Log-likelihood of {num_images:,} test images")
     axes.set_xticks(CURVE_SAMPLES, CURVE_SAMPLES)
@@ -281,17 +284,17 @@ def draw_images(panels: dict[str, Tensor], columns: int, path: Path) -> None:
     figure = Figure(figsize=(5 * len(panels), 5.3), layout="constrained")
     for axes, (title, images) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         grid = make_grid(images.view(-1, 1, 28, 28).cpu(), nrow=columns, padding=1, pad_value=0.5)
-        axes.imshow(grid[0], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axes.imshow(grid[0].numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.set_title(title)
         axes.axis("off")
     utils.save_figure(figure, path)
 
 
 @torch.no_grad()
-def draw_figures(vaes: dict, histories: dict, evaluations: dict, test: Tensor, seed: int, out: Path) -> None:
-    """Write the four figures; the images come from the models of the first seed."""
+def draw_figures(vaes: dict, histories: dict, curves: dict, test: Tensor, seed: int, out: Path) -> None:
+    """Write the four figures; `vaes` and `curves` are those of the first seed."""
     draw_elbo(histories, out / "elbo.png")
-    draw_curve(evaluations, max(1, len(test) // 10), out / "log_likelihood.png")
+    draw_curve(curves, len(test[::10]), out / "log_likelihood.png")
     torch.manual_seed(seed)
     z = torch.randn(100, vaes["mc"].latent_size, device=test.device)
     samples = {f"Samples (means), {ESTIMATORS[name]}": vae.decode(z).sigmoid() for name, vae in vaes.items()}
@@ -321,10 +324,10 @@ def summarise(histories: dict, evaluations: dict, seeds: list[int]) -> dict:
     return first | {"seeds": by_seed, "mean": mean, "std": std}
 
 
-def closing_table(results: dict, args: argparse.Namespace, source: str) -> str:
+def closing_table(metrics: dict) -> str:
     """Ours beside the report's; the report's numbers and limits hold for the official data only."""
-    official = source.startswith("binarized MNIST")
-    seeds = results["seeds"].values()
+    official = metrics["data"].startswith("binarized MNIST")
+    results, seeds = metrics["results"], metrics["results"]["seeds"].values()
 
     def row(quantity: str, key: str, reported: float, criterion: str, met: list[bool]) -> list:
         verdict = f"{sum(met)} of {len(met)} seeds" if len(met) > 1 else "yes" if met[0] else "no"
@@ -339,7 +342,7 @@ def closing_table(results: dict, args: argparse.Namespace, source: str) -> str:
         key, bound = f"log_likelihood_{name}", f"test_elbo_{name}"
         met = [numbers[key] > numbers[bound] for numbers in seeds]
         criterion = f"> its test ELBO {results[bound]:.4f}"
-        quantity = f"test log p(x), K = {args.importance_samples}, {words}"
+        quantity = f"test log p(x), K = {metrics['config']['importance_samples']}, {words}"
         rows.append(row(quantity, key, REPORT["log_likelihood"], criterion, met))
         if official and len(seeds) > 1:
             mean = results["mean"][key]
@@ -347,8 +350,8 @@ def closing_table(results: dict, args: argparse.Namespace, source: str) -> str:
     return utils.make_table(["quantity", "ours", "report", "criterion", "met"], rows)
 
 
-def write_report(table: str, metrics: dict, num_images: int, out: Path) -> None:
-    """Write report.md: the answers to questions 1.6 and 1.7 with the numbers of this run."""
+def report(metrics: dict) -> str:
+    """Return report.md: the answers to questions 1.6 and 1.7 with the numbers of this run."""
     results, config, curves = metrics["results"], metrics["config"], metrics["results"]["curves"]
     seeds = results["seeds"]
     keys = [key for key in results["mean"] if not key.startswith("test")]
@@ -363,7 +366,7 @@ def write_report(table: str, metrics: dict, num_images: int, out: Path) -> None:
     gains = {name: results[f"log_likelihood_{name}"] - results[f"test_elbo_{name}"] for name in ESTIMATORS}
     curve_rows = [[ESTIMATORS[name], curve["elbo"], *curve["estimates"]] for name, curve in curves.items()]
     curve_header = ["model", "ELBO", *(f"K = {k}" for k in CURVE_SAMPLES)]
-    text = f"""# Problem 1: variational autoencoder
+    return f"""# Problem 1: variational autoencoder
 
 - Data: {metrics["data"]}.
 - Recipe: {config["epochs"]} epochs, batch {config["batch_size"]}, Adam {config["lr"]:g}, {config["latent_size"]} latent
@@ -373,7 +376,7 @@ def write_report(table: str, metrics: dict, num_images: int, out: Path) -> None:
 
 All values are in nats per image; `metrics.json` holds them all.
 
-{table}
+{closing_table(metrics)}
 
 Validation ELBO and test log-likelihood of every seed:
 
@@ -391,16 +394,15 @@ An epoch takes {pace["analytic"]:.1f} s with the analytic and {pace["mc"]:.1f} s
 
 ## 1.7 The log-likelihood by importance sampling
 
-With K = {config["importance_samples"]} samples from q(z|x) for each of {num_images:,} test images, log p(x) is
+With K = {config["importance_samples"]} samples from q(z|x) for each of {results["test_images"]:,} test images, log p(x) is
 {results["log_likelihood_analytic"]:.4f} (analytic KL) and {results["log_likelihood_mc"]:.4f} (Monte Carlo KL),
 {gains["analytic"]:.2f} and {gains["mc"]:.2f} nats above the test ELBO of the same models.
-On {max(1, num_images // 10):,} of the images the estimate starts at the ELBO with K = 1 and rises with K:
+On every tenth image the estimate starts at the ELBO with K = 1 and rises with K:
 
 {utils.make_table(curve_header, curve_rows)}
 
 ![log p(x) against K](log_likelihood.png)
 """
-    (out / "report.md").write_text(text)
 
 
 # --- Command line -----------------------------------------------------------------------------------------------------
@@ -436,21 +438,15 @@ def main(argv: list[str] | None = None) -> None:
             evaluations[run] = evaluate(vaes[run], estimator, seed, images["test"], args)
             seconds += sum(histories[run]["seconds"]) + time.perf_counter() - start
 
-    first = {estimator: evaluations[estimator, args.seed] for estimator in ESTIMATORS}
-    results = summarise(histories, evaluations, seeds)
-    results["curves"] = {
-        name: {"samples": CURVE_SAMPLES, "estimates": e["curve"], "elbo": e["curve_elbo"]} for name, e in first.items()
-    }
-    draw_figures(
-        {name: vaes[name, args.seed] for name in ESTIMATORS}, histories, first, images["test"], args.seed, args.out
-    )
-    history = {f"{estimator}_seed{seed}": history for (estimator, seed), history in histories.items()}
-    metrics = utils.save_metrics(
-        args.out, "q1_vae", config, args.device, seconds=seconds, history=history, results=results
-    )
-    table = closing_table(results, args, source)
-    write_report(table, metrics, len(images["test"]), args.out)
-    print(table)
+    curves = {name: evaluations[name, args.seed]["curve"] for name in ESTIMATORS}
+    first = {name: vaes[name, args.seed] for name in ESTIMATORS}
+    draw_figures(first, histories, curves, images["test"], args.seed, args.out)
+    results = summarise(histories, evaluations, seeds) | {"curves": curves, "test_images": len(images["test"])}
+    history = {f"{name}_seed{seed}": history for (name, seed), history in histories.items()}
+    measured = {"seconds": seconds, "history": history, "results": results}
+    metrics = utils.save_metrics(args.out, "q1_vae", config, args.device, **measured)
+    (args.out / "report.md").write_text(report(metrics))
+    print(closing_table(metrics))
     print(f"figures, metrics.json and report.md are in {args.out}")
 
 

@@ -168,7 +168,7 @@ def load_data(name: str, data_dir: Path, colour: bool = False) -> dict:
 def load_npz(path: Path) -> dict:
     """Load the one-file format that `load_data` returns; InputError if a key, shape, type or label is wrong."""
     try:
-        with np.load(path) as file:
+        with path.open("rb") as raw, np.load(raw) as file:
             data = {key: file[key] for key in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
         raise InputError(f"{path} cannot be read as .npz ({error}); delete or replace it") from error
@@ -358,21 +358,21 @@ def load_checkpoint(path: Path, config: dict, modules: dict) -> dict:
     """Restore `modules` and the RNGs from `path` and return the history; InputError if it does not fit `config`."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        made_with = checkpoint["config"]
-        for key in config:
-            if made_with.get(key) != config[key]:
-                raise InputError(
-                    f"{path} was made with {key} = {made_with.get(key)}, not {config[key]}; "
-                    "give the same flags, another --out, or no --resume to start anew"
-                )
-        for name, module in modules.items():
-            module.load_state_dict(checkpoint["states"][name])
-        torch.set_rng_state(checkpoint["rng"]["cpu"])
-        if torch.cuda.is_available() and "cuda" in checkpoint["rng"]:
-            torch.cuda.set_rng_state(checkpoint["rng"]["cuda"])
-        return checkpoint["history"]
-    except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        made_with, history = checkpoint["config"], checkpoint["history"]
+    except Exception as error:  # torch's unpickler raises whatever the damaged bytes lead it to
         raise InputError(f"{path} cannot be read as a checkpoint; delete it to start anew") from error
+    for key in config:
+        if made_with.get(key) != config[key]:
+            raise InputError(
+                f"{path} was made with {key} = {made_with.get(key)}, not {config[key]}; "
+                "give the same flags, another --out, or no --resume to start anew"
+            )
+    for name, module in modules.items():
+        module.load_state_dict(checkpoint["states"][name])
+    torch.set_rng_state(checkpoint["rng"]["cpu"])
+    if torch.cuda.is_available() and "cuda" in checkpoint["rng"]:
+        torch.cuda.set_rng_state(checkpoint["rng"]["cuda"])
+    return history
 
 
 def check_finite(loss: torch.Tensor, where: str) -> None:

@@ -1,0 +1,405 @@
+"""Problem 1: each formula against an oracle, and the script from training to report on a tiny data set."""
+
+import json
+import math
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Bernoulli, MultivariateNormal, Normal, kl_divergence
+
+import q1_vae
+import utils
+
+ROOT = Path(__file__).parent.parent
+SHAPES = [(5, 7), (1, 784), (6, 1), (3, 2, 4, 5), (4,)]
+
+
+def per_example(x):
+    return x.reshape(len(x), -1).sum(1)
+
+
+def normals(shape, low=-2.0, high=2.0, dtype=torch.float64):
+    """Two random diagonal normals: mu_q, logvar_q, mu_p, logvar_p."""
+    torch.manual_seed(0)
+    return [torch.empty(shape, dtype=dtype).uniform_(low, high) for _ in range(4)]
+
+
+def std(logvar):
+    return (0.5 * logvar).exp()
+
+
+# --- log-likelihoods --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_bernoulli_equals_torch_distributions(shape):
+    torch.manual_seed(0)
+    mu = torch.rand(shape, dtype=torch.float64)
+    target = (torch.rand(shape) < 0.5).double()
+    expected = per_example(Bernoulli(mu).log_prob(target))
+    torch.testing.assert_close(q1_vae.log_likelihood_bernoulli(mu, target), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_bernoulli_is_finite_with_finite_gradient_at_means_0_and_1(dtype):
+    mu = torch.tensor([[0.0, 1.0], [0.0, 1.0]], dtype=dtype, requires_grad=True)
+    target = torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=dtype)
+    value = q1_vae.log_likelihood_bernoulli(mu, target)
+    value.sum().backward()
+    torch.testing.assert_close(value, Bernoulli(mu).log_prob(target).sum(1))
+    assert value[0].abs() < 1e-6 and value[1] < -30
+    assert torch.isfinite(mu.grad).all()
+
+
+def test_bernoulli_takes_uint8_targets_and_non_contiguous_inputs():
+    mu = torch.rand(7, 3, 4, dtype=torch.float64).permute(1, 2, 0)
+    target = (torch.rand(3, 4, 7) < 0.5).byte()
+    expected = per_example(Bernoulli(mu).log_prob(target.double()))
+    torch.testing.assert_close(q1_vae.log_likelihood_bernoulli(mu, target), expected)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("bound", [2.0, 20.0])
+def test_normal_equals_torch_distributions(shape, bound):
+    mu, logvar, z, _ = normals(shape, -bound, bound)
+    expected = per_example(Normal(mu, std(logvar)).log_prob(z))
+    torch.testing.assert_close(q1_vae.log_likelihood_normal(mu, logvar, z), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_normal_takes_log_variance_not_standard_deviation():
+    logvar = torch.tensor([[math.log(4.0)]])  # standard deviation 2
+    expected = -0.5 * math.log(2 * math.pi) - math.log(2.0) - 0.5
+    value = q1_vae.log_likelihood_normal(torch.zeros(1, 1), logvar, torch.full((1, 1), 2.0))
+    assert value.item() == pytest.approx(expected, abs=1e-6)
+
+
+# --- log_mean_exp -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e4, -1e4])
+@pytest.mark.parametrize("shape", [(4, 9), (1, 5), (3, 1)])
+def test_log_mean_exp_equals_logsumexp_minus_log_k(shape, shift):
+    torch.manual_seed(0)
+    y = (10 * torch.randn(shape, dtype=torch.float64) + shift).requires_grad_()
+    value = q1_vae.log_mean_exp(y)
+    torch.testing.assert_close(value, torch.logsumexp(y, 1) - math.log(shape[1]), rtol=1e-14, atol=1e-10)
+    value.sum().backward()
+    torch.testing.assert_close(y.grad, y.detach().softmax(1))
+
+
+def test_log_mean_exp_of_impossible_samples():
+    y = torch.tensor([[-math.inf, 0.0], [-math.inf, -math.inf]])
+    assert q1_vae.log_mean_exp(y).tolist() == [pytest.approx(-math.log(2)), -math.inf]
+
+
+# --- KL ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("bound", [2.0, 20.0])
+def test_analytic_kl_equals_torch_distributions(shape, bound):
+    mu_q, logvar_q, mu_p, logvar_p = normals(shape, -bound, bound)
+    expected = per_example(kl_divergence(Normal(mu_q, std(logvar_q)), Normal(mu_p, std(logvar_p))))
+    value = q1_vae.kl_gaussian_gaussian_analytic(mu_q, logvar_q, mu_p, logvar_p)
+    torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_analytic_kl_is_from_q_to_p():
+    one, zero = torch.ones(1, 1), torch.zeros(1, 1)
+    forward = q1_vae.kl_gaussian_gaussian_analytic(zero, one, zero, zero)  # q has variance e, p has variance 1
+    backward = q1_vae.kl_gaussian_gaussian_analytic(zero, zero, zero, one)
+    assert forward.item() == pytest.approx((math.e - 2) / 2, abs=1e-6)
+    assert backward.item() == pytest.approx(1 / (2 * math.e), abs=1e-6)
+
+
+def test_kl_of_equal_distributions_is_zero():
+    mu, logvar, _, _ = normals((3, 5))
+    assert q1_vae.kl_gaussian_gaussian_analytic(mu, logvar, mu, logvar).abs().max() < 1e-12
+    assert q1_vae.kl_gaussian_gaussian_mc(mu, logvar, mu, logvar, 10).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (1, 1), (3, 2, 1, 2), (2,)])
+@pytest.mark.parametrize(("num_samples", "calls"), [(40_000, 1), (1, 40_000)])
+def test_monte_carlo_kl_is_unbiased(shape, num_samples, calls):
+    parameters = normals(shape, -1.0, 1.0)
+    if calls > 1:  # many estimates of one sample each, at once
+        many = [x.expand(calls, *shape).reshape(-1, *shape[1:]) for x in parameters]
+        estimates = q1_vae.kl_gaussian_gaussian_mc(*many).view(calls, -1)
+        estimate, error = estimates.mean(0), estimates.std(0) / math.sqrt(calls)
+    else:
+        estimate = q1_vae.kl_gaussian_gaussian_mc(*parameters, num_samples=num_samples)
+        few = torch.stack([q1_vae.kl_gaussian_gaussian_mc(*parameters, num_samples=1) for _ in range(500)])
+        error = few.std(0) / math.sqrt(num_samples)
+    assert ((estimate - q1_vae.kl_gaussian_gaussian_analytic(*parameters)).abs() < 5 * error).all()
+
+
+def test_monte_carlo_kl_has_the_gradient_of_the_analytic_kl():
+    parameters = [x.requires_grad_() for x in normals((2, 3), -1.0, 1.0)]
+    expected = torch.autograd.grad(q1_vae.kl_gaussian_gaussian_analytic(*parameters).sum(), parameters)
+    value = q1_vae.kl_gaussian_gaussian_mc(*parameters, num_samples=200_000)
+    for gradient, wanted in zip(torch.autograd.grad(value.sum(), parameters), expected, strict=True):
+        torch.testing.assert_close(gradient, wanted, rtol=0, atol=0.03)
+
+
+def test_monte_carlo_kl_averages_over_samples_not_batch():
+    torch.manual_seed(0)
+    estimates = torch.stack([q1_vae.kl_gaussian_gaussian_mc(*normals((1, 4)), num_samples=1) for _ in range(2)])
+    assert torch.equal(estimates[0], estimates[1])  # normals() reseeds, so the noise is a function of the seed
+    spread = {}
+    for num_samples in (1, 100):
+        q, logvar_q, p, logvar_p = (x.expand(2000, 4) for x in normals((1, 4)))
+        spread[num_samples] = q1_vae.kl_gaussian_gaussian_mc(q, logvar_q, p, logvar_p, num_samples).std()
+    assert spread[1] / spread[100] == pytest.approx(10, rel=0.1)
+
+
+@pytest.mark.parametrize("function", [q1_vae.kl_gaussian_gaussian_analytic, q1_vae.kl_gaussian_gaussian_mc])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_kl_keeps_dtype_and_is_finite_at_log_variances_of_20(function, dtype):
+    zeros = torch.zeros(2, 4, dtype=dtype)
+    logvar = torch.tensor([[20.0], [-20.0]], dtype=dtype).expand(2, 4)
+    value = function(zeros, logvar, zeros, zeros)
+    assert value.dtype == dtype and value.shape == (2,) and torch.isfinite(value).all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_functions_agree_on_cuda():
+    mu, logvar, z, logvar_p = normals((3, 4), 0.1, 0.9)
+    for function in (q1_vae.log_likelihood_normal, q1_vae.log_likelihood_bernoulli):
+        arguments = (mu, logvar, z) if function is q1_vae.log_likelihood_normal else (mu, z.round())
+        on_cuda = function(*(x.cuda() for x in arguments))
+        torch.testing.assert_close(on_cuda.cpu(), function(*arguments))
+    assert q1_vae.kl_gaussian_gaussian_mc(*(x.cuda() for x in (mu, logvar, z, logvar_p)), 3).is_cuda
+
+
+# --- Model and importance sampling ------------------------------------------------------------------------------------
+
+
+class LinearGaussian:
+    """p(z) = N(0, I), p(x|z) = N(W z + b, I): log p(x) and the posterior are known in closed form."""
+
+    def __init__(self, inflate=0.0):
+        torch.manual_seed(0)
+        self.w, self.b, self.inflate = torch.diag(torch.tensor([1.5, 0.5, 1.0])), torch.randn(3), inflate
+
+    def encode(self, x):
+        """Return the posterior, its log variance raised by `inflate`."""
+        variance = 1 / (1 + self.w.diagonal() ** 2)
+        return (x - self.b) @ self.w * variance, (variance.log() + self.inflate).expand_as(x)
+
+    def log_likelihood(self, x, z):
+        return q1_vae.log_likelihood_normal(z @ self.w.T + self.b, torch.zeros_like(x), x)
+
+    def log_p(self, x):
+        return MultivariateNormal(self.b, self.w @ self.w.T + torch.eye(3)).log_prob(x)
+
+
+def test_importance_sampling_is_exact_with_the_exact_posterior():
+    model, x = LinearGaussian(), 2 * torch.randn(20, 3)
+    estimate = q1_vae.log_likelihood_importance_sampling(model, x, num_samples=1)
+    torch.testing.assert_close(estimate, model.log_p(x), rtol=0, atol=1e-5)
+
+
+def test_importance_sampling_converges_with_another_proposal():
+    model, x = LinearGaussian(inflate=0.5), 2 * torch.randn(20, 3)
+    estimate = q1_vae.log_likelihood_importance_sampling(model, x, num_samples=20_000)
+    torch.testing.assert_close(estimate, model.log_p(x), rtol=0, atol=0.03)
+
+
+def test_mean_log_weight_is_log_p_minus_the_kl_to_the_posterior():
+    model, x = LinearGaussian(inflate=0.5), torch.randn(4, 3)
+    (log_weights,) = q1_vae.importance_log_weights(model, x, 50_000, chunk_size=200_000)
+    kl = q1_vae.kl_gaussian_gaussian_analytic(*model.encode(x), *LinearGaussian().encode(x))
+    assert (kl > 0.1).all()
+    torch.testing.assert_close(log_weights.mean(1), model.log_p(x) - kl, rtol=0, atol=0.02)
+
+
+def test_importance_sampling_does_not_depend_on_the_chunk_size():
+    vae, images = q1_vae.VAE(), (torch.rand(9, 784) < 0.2).byte()
+    estimates = []
+    for chunk_size in (3, 20, 45, 10_000):
+        torch.manual_seed(0)
+        estimates.append(q1_vae.log_likelihood_importance_sampling(vae, images, 20, chunk_size))
+    for other in estimates[1:]:
+        torch.testing.assert_close(estimates[0], other, rtol=1e-6, atol=1e-4)
+
+
+def test_importance_sampling_decodes_no_more_than_a_chunk_at_once(monkeypatch):
+    rows = []
+
+    def decode(self, z):
+        rows.append(len(z))
+        return z.new_zeros(len(z), 784)
+
+    monkeypatch.setattr(q1_vae.VAE, "decode", decode)
+    images = torch.zeros(3, 784, dtype=torch.uint8)
+    assert q1_vae.log_likelihood_importance_sampling(q1_vae.VAE(2), images, 5000, chunk_size=2000).shape == (3,)
+    assert max(rows) == 2000 and sum(rows) == 15_000
+
+
+def test_decoder_logits_are_minus_5_where_the_network_says_0():
+    vae = q1_vae.VAE()
+    torch.nn.init.zeros_(vae.decoder[-1].weight)
+    torch.nn.init.zeros_(vae.decoder[-1].bias)
+    assert vae.decode(torch.randn(2, 100)).unique().tolist() == [-5]
+
+
+def test_likelihood_from_logits_equals_the_one_from_means():
+    vae, z, x = q1_vae.VAE().double(), torch.randn(4, 100).double(), (torch.rand(4, 784) < 0.5).double()
+    expected = q1_vae.log_likelihood_bernoulli(vae.decode(z).sigmoid(), x)
+    torch.testing.assert_close(vae.log_likelihood(x, z), expected)
+
+
+# --- The script -------------------------------------------------------------------------------------------------------
+
+TINY = ["--device", "cpu", "--epochs", "2", "--importance-samples", "20", "--latent-size", "5"]
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """600 + 60 synthetic digits in the one-file format."""
+    folder = tmp_path_factory.mktemp("data")
+    train, test = utils.synthetic_digits(600, 0, False), utils.synthetic_digits(60, 1, False)
+    keys = ("train_images", "train_labels", "test_images", "test_labels")
+    np.savez(folder / "mnist.npz", **dict(zip(keys, train + test, strict=True)), source="tiny digits")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def arguments(data_dir):
+    return ["--data", "mnist", "--data-dir", str(data_dir), *TINY]
+
+
+@pytest.fixture(scope="module")
+def finished(arguments, tmp_path_factory):
+    """The output folder of an uninterrupted run of two seeds."""
+    out = tmp_path_factory.mktemp("finished")
+    q1_vae.main([*arguments, "--repeats", "2", "--out", str(out)])
+    return out
+
+
+def read_metrics(out):
+    """metrics.json without the times."""
+    metrics = json.loads((out / "metrics.json").read_text())
+    del metrics["seconds"]
+    for history in metrics["history"].values():
+        del history["seconds"]
+    return metrics
+
+
+def test_run_writes_metrics_figures_and_report(finished):
+    metrics = read_metrics(finished)
+    assert metrics["script"] == "q1_vae" and metrics["data"].startswith("tiny digits, each pixel binarised once")
+    assert metrics["config"]["epochs"] == 2 and metrics["device"].startswith("cpu")
+    assert {path.name for path in finished.glob("*.png")} == {
+        "elbo.png",
+        "log_likelihood.png",
+        "reconstructions.png",
+        "samples.png",
+    }
+    report = (finished / "report.md").read_text()
+    for key in ("elbo_mc", "elbo_analytic", "log_likelihood_mc", "log_likelihood_analytic"):
+        assert f"{metrics['results'][key]:.4f}" in report
+
+
+def test_training_raises_the_elbo_and_the_elbo_stays_below_log_p(finished):
+    metrics = read_metrics(finished)
+    for history in metrics["history"].values():
+        assert history["elbo"][1] > history["elbo"][0] + 10
+    for numbers in metrics["results"]["seeds"].values():
+        for name in ("mc", "analytic"):
+            assert numbers[f"test_elbo_{name}"] < numbers[f"log_likelihood_{name}"]
+
+
+def test_estimate_rises_with_k_from_the_elbo(finished):
+    for curve in read_metrics(finished)["results"]["curves"].values():
+        assert curve["estimates"] == sorted(curve["estimates"])
+        assert curve["estimates"][0] == pytest.approx(curve["elbo"], abs=2)
+
+
+def test_seeds_differ_and_their_mean_is_reported(finished):
+    results = read_metrics(finished)["results"]
+    first, second = (numbers["elbo_mc"] for numbers in results["seeds"].values())
+    assert first != second and results["elbo_mc"] == first
+    assert results["mean"]["elbo_mc"] == pytest.approx((first + second) / 2)
+    assert results["std"]["elbo_mc"] == pytest.approx(abs(first - second) / math.sqrt(2))
+
+
+def test_figures_only_reproduces_the_numbers(arguments, finished):
+    before = read_metrics(finished)
+    q1_vae.main([*arguments, "--repeats", "2", "--out", str(finished), "--figures-only"])
+    assert read_metrics(finished) == before
+
+
+def test_criteria_and_the_reports_numbers_hold_for_the_official_data_only(finished):
+    metrics = read_metrics(finished)
+    assert "-101.2971" not in q1_vae.closing_table(metrics)
+    table = q1_vae.closing_table(metrics | {"data": "binarized MNIST (…)"}).splitlines()
+    assert "-101.2571" in table[2] and table[2].endswith("| 0 of 2 seeds |")
+    assert "-95.3737" in table[4] and table[4].endswith("| 2 of 2 seeds |")
+
+
+KILLED = """
+import os, signal, sys, torch, q1_vae, utils
+torch.set_num_threads(int(sys.argv[1]))
+save, replace, evaluate = utils.save_checkpoint, q1_vae.Path.replace, q1_vae.evaluate
+die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+def before_the_first_checkpoint(): utils.save_checkpoint = die
+def between_writing_and_renaming(): q1_vae.Path.replace = die
+def in_the_second_epoch(): utils.save_checkpoint = lambda *a: (save(*a), setattr(torch.optim.Adam, "step", die))
+def in_the_evaluation(): q1_vae.evaluate = die
+for i, moment in enumerate((before_the_first_checkpoint, between_writing_and_renaming, in_the_second_epoch,
+                            in_the_evaluation)):
+    argv = [*sys.argv[3:], "--out", f"{sys.argv[2]}/{moment.__name__}"]
+    for kill in (True, False):
+        pid = os.fork()
+        if not pid:
+            if kill:
+                moment()
+            q1_vae.main(argv + ["--resume"] * (not kill))
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == (signal.SIGKILL if kill else 0), moment
+"""
+
+
+def test_resume_after_sigkill_ends_with_identical_numbers(arguments, tmp_path, finished):
+    """One process imports torch and forks a run for each moment, killed there, and its continuation."""
+    threads = str(torch.get_num_threads())
+    command = [sys.executable, "-c", KILLED, threads, str(tmp_path), *arguments]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    expected = read_metrics(finished)
+    moments = sorted(tmp_path.iterdir())
+    assert len(moments) == 4
+    for out in moments:
+        metrics = read_metrics(out)
+        assert metrics["results"]["seeds"]["0"] == expected["results"]["seeds"]["0"], out.name
+        assert metrics["history"].items() <= expected["history"].items(), out.name
+
+
+def test_ctrl_c_says_how_to_resume_and_exits_130(data_dir, tmp_path):
+    command = [
+        "q1_vae.py",
+        "--data",
+        "mnist",
+        "--data-dir",
+        str(data_dir),
+        "--epochs",
+        "100000",
+        "--out",
+        str(tmp_path),
+    ]
+    with subprocess.Popen(
+        [sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        while b"epoch 1/" not in process.stdout.readline():
+            pass
+        process.send_signal(signal.SIGINT)
+        process.stdout.close()
+        error = process.stderr.read().decode()
+    assert process.returncode == 130
+    assert error.strip() == f"interrupted; continue with: python {' '.join(command)} --resume"
+    assert (tmp_path / "checkpoint_analytic_seed0.pt").exists()

@@ -1,0 +1,417 @@
+"""Command line, data formats and checkpoints, case by case and without a network."""
+
+import hashlib
+import json
+import os
+import sys
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+import pytest
+import torch
+
+import q1_vae
+import utils
+
+
+def digest(folder):
+    """What is in a folder: {relative path: bytes}."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def arrays(**changes):
+    """A valid one-file data set of 12 + 3 grey digits, with some entries replaced (None removes one)."""
+    data = {"train_images": np.zeros((12, 28, 28), np.uint8), "train_labels": np.zeros(12, np.uint8)}
+    data |= {"test_images": np.zeros((3, 28, 28), np.uint8), "test_labels": np.zeros(3, np.uint8)}
+    data |= {"source": np.array("made for a test")}
+    return {key: value for key, value in (data | changes).items() if value is not None}
+
+
+# --- Command line -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--data", "imagenet"], "invalid choice: 'imagenet'"),
+        (["--epochs", "0"], "'0' is not a whole number above 0"),
+        (["--epochs", "2.5"], "'2.5' is not a whole number above 0"),
+        (["--lr", "nan"], "'nan' is not a finite number above 0"),
+        (["--lr", "-1"], "'-1' is not a finite number above 0"),
+        (["--lr", "1e999"], "'1e999' is not a finite number above 0"),
+        (["--seed", "-1"], "'-1' is not a whole number"),
+        (["--batch-size", "many"], "'many' is not a whole number above 0"),
+        (["--device", "abacus"], "device 'abacus' is not available here; there is"),
+        (["--device", "cuda:99"], "device 'cuda:99' is not available here; there is"),
+        (["--epoch", "1"], "unrecognized arguments: --epoch 1"),
+    ],
+)
+def test_bad_flags_are_named(flags, message, tmp_path):
+    with pytest.raises(utils.InputError, match=message) as error:
+        q1_vae.get_args([*flags, "--out", str(tmp_path / "out")])
+    assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
+
+
+def test_unwritable_out_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(utils.InputError, match="cannot write to --out"):
+        q1_vae.get_args(["--out", str(tmp_path / "file" / "out")])
+
+
+def test_quick_changes_defaults_but_not_explicit_flags(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    args = q1_vae.get_args(["--quick", "--test-images", "7"])
+    assert (args.data, args.out, args.epochs, args.test_images) == (
+        "synthetic",
+        Path("results/quick/q1_vae"),
+        q1_vae.QUICK["epochs"],
+        7,
+    )
+    args = q1_vae.get_args([])
+    assert (args.data, args.out, args.epochs) == ("binarized_mnist", Path("results/q1_vae"), 20)
+
+
+@pytest.mark.parametrize("kind", ["cpu", "auto"])
+def test_choose_device(kind):
+    expected = "cpu" if kind == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available()) else None
+    assert utils.choose_device(kind).type == expected or expected is None
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (utils.InputError("no such thing"), 2, "q9.py: no such thing\n"),
+        (OSError(28, "No space left on device"), 2, "q9.py: [Errno 28] No space left on device\n"),
+        (KeyboardInterrupt(), 130, "\ninterrupted; continue with: python q9.py --out 'a b' --resume\n"),
+    ],
+)
+def test_run_ends_with_one_line_and_the_exit_status(error, status, line, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["somewhere/q9.py", "--out", "a b", "--resume"])
+
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as exit_:
+        utils.run(main)
+    assert exit_.value.code == status and capsys.readouterr() == ("", line)
+
+
+# --- Data: one file ---------------------------------------------------------------------------------------------------
+
+
+def test_npz_is_taken_first(tmp_path):
+    images = np.arange(12 * 28 * 28, dtype=np.uint8).reshape(12, 28, 28)
+    np.savez(tmp_path / "svhn.npz", **arrays(train_images=images))
+    data = utils.load_data("svhn", tmp_path)
+    assert data["source"] == "made for a test" and np.array_equal(data["train_images"], images)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"test_labels": None, "source": None}, "lacks source, test_labels"),
+        ({"train_images": np.zeros((12, 28, 28))}, "train_images is float64"),
+        ({"train_images": np.zeros((12, 784), np.uint8)}, r"train_images is uint8 \(12, 784\)"),
+        ({"train_images": np.zeros((12, 3, 32, 32), np.uint8)}, r"train_images is uint8 \(12, 3, 32, 32\)"),
+        ({"train_images": np.zeros((0, 28, 28), np.uint8)}, r"train_images is uint8 \(0, 28, 28\)"),
+        ({"valid_images": np.zeros((12, 784), np.uint8)}, "valid_images is uint8"),
+        ({"test_labels": np.zeros((3, 1), np.uint8)}, "test_labels is uint8"),
+        ({"test_labels": np.zeros(4, np.uint8)}, "test_labels must hold one label"),
+        ({"test_labels": np.full(3, 10, np.uint8)}, "test_labels must hold one label"),
+        ({"train_labels": np.array([None] * 12)}, "cannot be read as .npz"),
+    ],
+)
+def test_bad_npz_is_named_and_kept(changes, message, tmp_path):
+    np.savez(tmp_path / "mnist.npz", **arrays(**changes))
+    before = digest(tmp_path)
+    with pytest.raises(utils.InputError, match=message) as error:
+        utils.load_data("mnist", tmp_path)
+    assert "mnist.npz" in str(error.value) and "\n" not in str(error.value) and digest(tmp_path) == before
+
+
+@pytest.mark.parametrize("keep", [0, 30, 1000, -30])
+def test_truncated_npz_is_named_and_kept(keep, tmp_path):
+    path = tmp_path / "mnist.npz"
+    np.savez(path, **arrays())
+    path.write_bytes(path.read_bytes()[:keep])
+    before = digest(tmp_path)
+    with pytest.raises(utils.InputError, match=r"mnist\.npz cannot be read"):
+        utils.load_data("mnist", tmp_path)
+    assert digest(tmp_path) == before
+
+
+def test_images_of_another_size_are_refused_by_problem_1(tmp_path):
+    np.savez(tmp_path / "mnist.npz", **arrays(test_images=np.zeros((3, 32, 32), np.uint8)))
+    args = q1_vae.get_args(["--data", "mnist", "--data-dir", str(tmp_path), "--out", str(tmp_path), "--device", "cpu"])
+    with pytest.raises(utils.InputError, match=r"images are \(32, 32\); problem 1 takes 28 x 28"):
+        q1_vae.load_images(args)
+
+
+def test_grey_images_are_binarised_with_their_intensity_and_the_last_sixth_validates(tmp_path):
+    grey = np.full((60, 28, 28), 51, np.uint8)  # 51 / 255 = 0.2
+    grey[50:] = 255
+    np.savez(tmp_path / "mnist.npz", **arrays(train_images=grey, train_labels=np.zeros(60, np.uint8)))
+    args = q1_vae.get_args(["--data", "mnist", "--data-dir", str(tmp_path), "--out", str(tmp_path), "--device", "cpu"])
+    images, source = q1_vae.load_images(args)
+    assert source == "made for a test, each pixel binarised once with a fixed seed"
+    assert images["train"].shape == (50, 784) and images["train"].unique().tolist() == [0, 1]
+    assert images["train"].float().mean().item() == pytest.approx(0.2, abs=0.01)
+    assert images["valid"].shape == (10, 784) and images["valid"].min() == 1
+    assert torch.equal(images["train"], q1_vae.load_images(args)[0]["train"])
+
+
+# --- Data: binarized MNIST --------------------------------------------------------------------------------------------
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def amat(tmp_path, monkeypatch):
+    """Three small .amat files, served on this machine in place of the official address, and their images."""
+    server = tmp_path / "server"
+    server.mkdir()
+    images = {}
+    for i, split in enumerate(utils.AMAT_MD5):
+        images[split] = (np.random.default_rng(i).random((4 + i, 28, 28)) < 0.5).astype(np.uint8)
+        text = "".join(" ".join(map(str, row)) + "\n" for row in images[split].reshape(-1, 784))
+        (server / f"binarized_mnist_{split}.amat").write_text(text)
+        monkeypatch.setitem(utils.AMAT_MD5, split, hashlib.md5(text.encode()).hexdigest())
+    handler = partial(QuietHandler, directory=server)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
+        Thread(target=http.serve_forever).start()
+        monkeypatch.setattr(utils, "AMAT_URL", f"http://127.0.0.1:{http.server_port}/")
+        yield server, images
+        http.shutdown()
+
+
+def test_amat_files_are_downloaded_once_and_parsed(amat, tmp_path, monkeypatch):
+    for _ in range(2):
+        data = utils.load_data("binarized_mnist", tmp_path / "data")
+        for split, images in amat[1].items():
+            assert np.array_equal(data[f"{split}_images"], images)
+        monkeypatch.setattr(utils, "AMAT_URL", "http://127.0.0.1:1/")
+    assert len(list((tmp_path / "data" / "binarized_mnist").iterdir())) == 3
+
+
+@pytest.mark.parametrize("damage", [lambda raw: raw[:-100], lambda raw: raw.replace(b"0", b"1", 1), lambda raw: b""])
+def test_damaged_amat_file_is_named_and_kept(amat, damage, tmp_path):
+    path = tmp_path / "data" / "binarized_mnist" / "binarized_mnist_valid.amat"
+    utils.load_data("binarized_mnist", tmp_path / "data")
+    path.write_bytes(damage(path.read_bytes()))
+    before = digest(tmp_path)
+    with pytest.raises(utils.InputError, match=r"binarized_mnist_valid\.amat has the wrong MD5"):
+        utils.load_data("binarized_mnist", tmp_path / "data")
+    assert digest(tmp_path) == before
+
+
+def write_mnist(folder, num=6):
+    """Write idx files of `num` + `num` images in torchvision's layout and return the training images."""
+    folder.mkdir(parents=True)
+    images = np.random.default_rng(0).integers(0, 256, (num, 28, 28), np.uint8)
+    for prefix in ("train", "t10k"):
+        for kind, array in (("images-idx3", images), ("labels-idx1", np.arange(num, dtype=np.uint8))):
+            header = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+            (folder / f"{prefix}-{kind}-ubyte").write_bytes(header + array.tobytes())
+    return images
+
+
+@pytest.mark.parametrize("server_holds", ["nothing", "another file"])
+def test_mnist_takes_the_place_of_a_failed_download_and_says_so(amat, server_holds, tmp_path, capsys):
+    path = amat[0] / "binarized_mnist_valid.amat"
+    path.unlink() if server_holds == "nothing" else path.write_text("<html>moved</html>")
+    images = write_mnist(tmp_path / "data" / "MNIST" / "raw")
+    data = utils.load_data("binarized_mnist", tmp_path / "data")
+    assert data["source"] == "MNIST (torchvision)" and np.array_equal(data["train_images"], images)
+    assert "using MNIST, binarised once, instead" in capsys.readouterr().err
+    assert list((tmp_path / "data" / "binarized_mnist").iterdir()) == []
+
+
+def test_missing_third_amat_file_is_an_error_not_a_fallback(amat, tmp_path, monkeypatch):
+    utils.load_data("binarized_mnist", tmp_path / "data")
+    (tmp_path / "data" / "binarized_mnist" / "binarized_mnist_test.amat").unlink()
+    monkeypatch.setattr(utils, "AMAT_URL", "http://127.0.0.1:1/")
+    with pytest.raises(utils.InputError, match=r"download to .*binarized_mnist failed"):
+        utils.load_data("binarized_mnist", tmp_path / "data")
+
+
+# --- Data: torchvision and synthetic ----------------------------------------------------------------------------------
+
+
+def test_mnist_of_torchvision(tmp_path):
+    images = write_mnist(tmp_path / "MNIST" / "raw")
+    data = utils.load_data("mnist", tmp_path)
+    assert np.array_equal(data["train_images"], images) and data["test_labels"].tolist() == list(range(6))
+    assert data["test_labels"].dtype == np.uint8 and data["source"] == "MNIST (torchvision)"
+
+
+def test_truncated_mnist_is_named_and_kept(tmp_path):
+    write_mnist(tmp_path / "MNIST" / "raw")
+    path = tmp_path / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:-100])
+    before = digest(tmp_path)
+    with pytest.raises(utils.InputError, match="MNIST is damaged or incomplete"):
+        utils.load_data("mnist", tmp_path)
+    assert digest(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), [("svhn", "train_32x32.mat"), ("cifar10", "cifar-10-batches-py/data_batch_1")]
+)
+def test_half_a_download_of_torchvision_is_named_and_kept(name, file, tmp_path):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_bytes(b"half")
+    before = digest(tmp_path)
+    with pytest.raises(utils.InputError, match="is damaged or incomplete; delete it"):
+        utils.load_data(name, tmp_path)
+    assert digest(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["mnist", "svhn", "cifar10"])
+def test_interrupted_download_leaves_nothing(name, tmp_path, monkeypatch):
+    class Dataset:
+        def __init__(self, root, download=False, **_):
+            Path(root, "train_32x32.mat").write_bytes(b"half")
+            raise RuntimeError("File not found or corrupted.\nmore")
+
+    monkeypatch.setattr(utils, {"mnist": "MNIST", "svhn": "SVHN", "cifar10": "CIFAR10"}[name], Dataset)
+    with pytest.raises(utils.InputError, match=r"failed \(File not found or corrupted\.\); see data/README") as error:
+        utils.load_data(name, tmp_path)
+    assert "\n" not in str(error.value) and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("colour", "shape"), [(False, (1500, 28, 28)), (True, (1500, 32, 32, 3))])
+def test_synthetic_digits_depend_on_the_seed_alone(colour, shape):
+    images, labels = utils.synthetic_digits(1500, 0, colour)
+    again, other = utils.synthetic_digits(1500, 0, colour), utils.synthetic_digits(1500, 1, colour)
+    assert images.shape == shape and images.dtype == labels.dtype == np.uint8
+    assert np.array_equal(images, again[0]) and np.array_equal(labels, again[1])
+    assert not np.array_equal(images, other[0])
+    assert np.bincount(labels, minlength=10).min() > 100
+
+
+def test_synthetic_labels_name_the_digits():
+    (images, labels), (test, expected) = (utils.synthetic_digits(n, n, False) for n in (3000, 500))
+    means = np.stack([images[labels == digit].mean(0) for digit in range(10)]).reshape(10, -1)
+    nearest = ((test.reshape(500, 1, -1) - means) ** 2).sum(2).argmin(1)
+    assert (nearest == expected).mean() > 0.7
+
+
+def test_house_numbers_vary_in_brightness_more_than_in_hue():
+    pixels = utils.synthetic_digits(300, 0, True)[0].astype(float)
+    brightness = pixels.mean(3)
+    assert brightness.std() > 3 * (pixels - brightness[..., None]).std()
+
+
+# --- Checkpoints ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(tmp_path):
+    torch.manual_seed(0)
+    model, path = torch.nn.Linear(2, 2), tmp_path / "checkpoint.pt"
+    utils.save_checkpoint(path, {"lr": 0.1, "epochs": 3}, {"model": model}, {"loss": [1.0, 0.5]})
+    return path, model
+
+
+def test_checkpoint_restores_weights_rng_and_history(saved):
+    path, model = saved
+    expected = torch.rand(3)
+    other = torch.nn.Linear(2, 2)
+    assert utils.load_checkpoint(path, {"lr": 0.1, "epochs": 3}, {"model": other}) == {"loss": [1.0, 0.5]}
+    assert torch.equal(torch.rand(3), expected) and torch.equal(model.weight, other.weight)
+
+
+def test_checkpoint_of_another_configuration_is_named_and_kept(saved):
+    path, model = saved
+    before = path.read_bytes()
+    with pytest.raises(utils.InputError, match=r"was made with lr = 0\.1, not 0\.2; give the same flags"):
+        utils.load_checkpoint(path, {"lr": 0.2, "epochs": 3}, {"model": model})
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", None])
+def test_damaged_checkpoint_is_named(saved, content):
+    path, model = saved
+    path.write_bytes(path.read_bytes()[:-200] if content is None else content)
+    with pytest.raises(utils.InputError, match="cannot be read as a checkpoint"):
+        utils.load_checkpoint(path, {"lr": 0.1, "epochs": 3}, {"model": model})
+
+
+def test_checkpoint_with_code_in_it_is_refused(saved):
+    path, model = saved
+    torch.save({"config": Path("x"), "states": os.system}, path)
+    with pytest.raises(utils.InputError, match="cannot be read as a checkpoint"):
+        utils.load_checkpoint(path, {}, {"model": model})
+
+
+def test_killed_save_keeps_the_last_checkpoint(saved, monkeypatch):
+    path, model = saved
+    before = path.read_bytes()
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        utils.save_checkpoint(path, {}, {"model": model}, {})
+    assert path.read_bytes() == before
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """Flags of a run of problem 1 on 12 black images."""
+    np.savez(tmp_path / "mnist.npz", **arrays())
+    out = tmp_path / "out"
+    return ["--data", "mnist", "--data-dir", str(tmp_path), "--out", str(out), "--epochs", "1", "--device", "cpu"], out
+
+
+def test_resume_with_other_flags_overwrites_nothing(tiny):
+    flags, out = tiny
+    q1_vae.main(flags)
+    before = digest(out)
+    for other in (["--resume"], ["--figures-only"]):
+        with pytest.raises(utils.InputError, match=r"was made with lr = 0\.0003, not 0\.1"):
+            q1_vae.main([*flags, "--lr", "0.1", *other])
+    assert digest(out) == before
+
+
+def test_figures_only_without_training_is_refused(tiny):
+    flags, out = tiny
+    with pytest.raises(utils.InputError, match="does not hold a finished training"):
+        q1_vae.main([*flags, "--figures-only"])
+    assert digest(out) == {}
+
+
+def test_loss_that_is_not_finite_stops_at_once_and_keeps_the_last_checkpoint(tiny, monkeypatch):
+    flags, out = tiny
+    elbo, calls = q1_vae.elbo, []
+
+    def diverging(*arguments):
+        calls.append(len(arguments[1]))
+        value = elbo(*arguments)
+        return value * float("nan") if len(calls) > 4 else value  # 2 epochs of one update and one validation
+
+    monkeypatch.setattr(q1_vae, "elbo", diverging)
+    with pytest.raises(utils.InputError, match="the loss is not finite in epoch 3; the last good checkpoint is kept"):
+        q1_vae.main([*flags, "--epochs", "5"])
+    assert len(calls) == 5
+    state = torch.load(out / "checkpoint_analytic_seed0.pt", weights_only=True)
+    assert len(state["history"]["elbo"]) == 2
+    assert all(torch.isfinite(tensor).all() for tensor in state["states"]["vae"].values())
+
+
+def test_metrics_are_valid_json_with_their_origin(tmp_path):
+    device = torch.device("cpu")
+    utils.save_metrics(tmp_path, "q9", {"lr": 0.1, "source": "digits"}, device, seconds=1.5, history={}, results={})
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert list(metrics) == ["script", "data", "config", "device", "versions", "seconds", "history", "results"]
+    assert metrics["data"] == "digits" and metrics["config"] == {"lr": 0.1}
+    assert metrics["versions"]["torch"] == torch.__version__
+
+
+def test_table_is_aligned_markdown():
+    assert utils.make_table(["name", "x"], [["a", 0.5], ["longer", "-"]]) == (
+        "| name   | x      |\n| ------ | ------ |\n| a      | 0.5000 |\n| longer | -      |"
+    )
