@@ -394,8 +394,8 @@ An epoch takes {pace["analytic"]:.1f} s with the analytic and {pace["mc"]:.1f} s
 
 ## 1.7 The log-likelihood by importance sampling
 
-With K = {config["importance_samples"]} samples from q(z|x) for each of {results["test_images"]:,} test images, log p(x) is
-{results["log_likelihood_analytic"]:.4f} (analytic KL) and {results["log_likelihood_mc"]:.4f} (Monte Carlo KL),
+With K = {config["importance_samples"]} samples from q(z|x) for each of {results["test_images"]:,} test images, log p(x)
+is {results["log_likelihood_analytic"]:.4f} (analytic KL) and {results["log_likelihood_mc"]:.4f} (Monte Carlo KL),
 {gains["analytic"]:.2f} and {gains["mc"]:.2f} nats above the test ELBO of the same models.
 On every tenth image the estimate starts at the ELBO with K = 1 and rises with K:
 
