@@ -393,8 +393,14 @@ def save_metrics(out: Path, script: str, config: dict, device: torch.device, **c
 
 
 def make_table(header: list[str], rows: list[list]) -> str:
-    """Return a Markdown table with aligned columns; floats with four decimals."""
-    cells = [[f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row] for row in [header, *rows]]
+    """Return a Markdown table with aligned columns; floats with four decimals, truth as yes and no."""
+
+    def text(cell: object) -> str:
+        if isinstance(cell, bool):
+            return "yes" if cell else "no"
+        return f"{cell:.4f}" if isinstance(cell, float) else str(cell)
+
+    cells = [[text(cell) for cell in row] for row in [header, *rows]]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     cells.insert(1, ["-" * width for width in widths])
     return "\n".join(
