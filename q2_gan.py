@@ -250,7 +250,7 @@ def train_classifier(data: dict, args: argparse.Namespace, source: str) -> tuple
         utils.save_checkpoint(path, config, {"classifier": classifier}, {})
     classifier.eval()
     _, probabilities = classify(classifier, scale(data["test_images"]))
-    return classifier, float((probabilities.argmax(1) == data["test_labels"]).double().mean())
+    return classifier, utils.mean(probabilities.argmax(1) == data["test_labels"])
 
 
 # --- Evaluation -------------------------------------------------------------------------------------------------------
@@ -293,8 +293,8 @@ def sharpness(images: Tensor) -> float:
 
 def entropy_bits(counts: Tensor) -> float:
     """Entropy of a histogram in bits; log2(10) = 3.32 for ten equally frequent digits."""
-    p = counts / counts.sum()
-    return float(-torch.xlogy(p, p).sum() / math.log(2))
+    p = counts.double() / counts.sum()
+    return abs(float(torch.xlogy(p, p).sum())) / math.log(2)
 
 
 def measure(images: Tensor, classifier: Classifier, reference: tuple[Tensor, Tensor]) -> dict:
@@ -303,9 +303,9 @@ def measure(images: Tensor, classifier: Classifier, reference: tuple[Tensor, Ten
     counts = torch.bincount(probabilities.argmax(1), minlength=10).cpu()
     return {
         "histogram": counts.tolist(),
-        "entropy": entropy_bits(counts.double()),
+        "entropy": entropy_bits(counts),
         "frechet": frechet_distance(moments(features), reference),
-        "confidence": float(probabilities.amax(1).double().mean()),
+        "confidence": utils.mean(probabilities.amax(1)),
         "sharpness": sharpness(images),
     }
 
@@ -338,7 +338,7 @@ def evaluate(generators: dict, classifier: Classifier, data: dict, args: argpars
     for dimension in range(args.latent_size):
         images = generate(last, perturb(z[:16], dimension, args.perturb_max).flatten(0, 1))
         digits = classify(classifier, images)[1].argmax(1).view(-1, 16)
-        changed.append(float((digits[1:] != digits[0]).double().mean()))
+        changed.append(utils.mean(digits[1:] != digits[0]))
         images = images.unflatten(0, (-1, 16))
         moved.append(float((images[-1] - images[0]).square().mean((1, 2, 3)).sqrt().mean()))
 
@@ -541,7 +541,7 @@ a Fréchet distance of {results["per_snapshot"][str(last)]["frechet"]:.1f}.
 
 
 def get_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = utils.make_parser(__doc__, "q2_gan", ["svhn", "mnist", "synthetic"])
+    parser = utils.make_parser(__doc__, "q2_gan", ["svhn", "mnist", "synthetic"], QUICK)
     add = parser.add_argument
     add("--iterations", type=utils.positive_int, default=50_000, help="updates of the generator")
     add("--critic-updates", type=utils.positive_int, default=5, help="updates of the critic for each of the generator")
@@ -561,7 +561,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--perturb-dims", type=utils.natural, nargs="+", default=[3, 30, 35, 50], help="latent dimensions to perturb")
     add("--perturb-max", type=utils.positive_int, default=20, help="largest perturbation, in the prior's deviations")
     add("--classifier-steps", type=utils.positive_int, default=900, help="updates of the classifier, 128 images each")
-    add("--samples", type=utils.positive_int, default=10_000, help="samples per snapshot for the numbers")
+    add("--samples", type=utils.above_one, default=10_000, help="samples per snapshot for the numbers")
     args = utils.parse_args(parser, argv, QUICK)
     if args.snapshots is None:
         args.snapshots = [round(place * args.iterations) for place in SNAPSHOT_PLACES]
@@ -577,8 +577,10 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
+    print(f"device: {utils.describe(args.device)}", flush=True)
     data, source = load_images(args)
-    print(f"device: {utils.describe(args.device)}; data: {source}", flush=True)
+    print(f"data: {source}", flush=True)
+    utils.clear_checkpoints(args, "checkpoint.pt", "classifier.pt", "snapshot_*.pt")
     torch.backends.cudnn.benchmark = True
     config = training_config(args, source)
     history = train(data, args, config)

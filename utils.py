@@ -2,16 +2,16 @@
 
 import argparse
 import hashlib
+import io
 import json
 import math
-import pickle
 import platform
 import shlex
 import socket
 import sys
 import tempfile
-import zipfile
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 from typing import NoReturn
 
@@ -40,48 +40,62 @@ class Parser(argparse.ArgumentParser):
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keep the docstring's line breaks and append the defaults."""
+    """Keep the docstring's line breaks and append the defaults, but not to switches."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
-def _number(kind: type, allowed: Callable[[float], bool], description: str) -> Callable[[str], float]:
+def _number(kind: type, low: float, high: float, description: str) -> Callable[[str], float]:
     def parse(text: str) -> float:
         try:
             value = kind(text)
         except ValueError:
             value = math.nan
-        if not (math.isfinite(value) and allowed(value)):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {description}")
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} is not {description}")
         return value
 
     return parse
 
 
-positive_int = _number(int, lambda value: value > 0, "a whole number above 0")
-natural = _number(int, lambda value: 0 <= value < 2**63, "a whole number from 0 to 2^63 - 1")
-positive_float = _number(float, lambda value: value > 0, "a finite number above 0")
+natural = _number(int, 0, 2**31 - 1, "a whole number from 0 to 2^31 - 1")
+positive_int = _number(int, 1, 2**31 - 1, "a whole number from 1 to 2^31 - 1")
+above_one = _number(int, 2, 2**31 - 1, "a whole number from 2 to 2^31 - 1")
+positive_float = _number(float, sys.float_info.min, sys.float_info.max, "a finite number above 0")
 
 
-def make_parser(description: str, script: str, data: list[str]) -> Parser:
-    """Return a parser with the flags that all scripts have; `data` lists the data sets, the default first."""
+def make_parser(description: str, script: str, data: list[str], quick: dict) -> Parser:
+    """Return a parser with the flags that all scripts have.
+
+    `data` lists the data sets, the default first; `quick` holds the defaults that --quick changes.
+    """
+    changes = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in quick.items())
     parser = Parser(prog=f"{script}.py", description=description, formatter_class=HelpFormatter, allow_abbrev=False)
     add = parser.add_argument
     add("--data", choices=data, default=data[0], help="data set; DATA_DIR/<name>.npz is taken first")
     add("--data-dir", type=Path, default=Path("data"), help="folder of the data sets, downloaded when absent")
-    add("--out", type=Path, default=Path("results", script), help="folder for figures, metrics and checkpoints")
+    add("--out", type=Path, help=f"folder for figures, metrics and checkpoints (default: results/{script}[_DATA])")
     add("--seed", type=natural, default=0, help="seed of everything random except the synthetic data")
     add("--device", default="auto", help="auto (cuda, else mps, else cpu), cpu, cuda, cuda:1, mps")
     add("--resume", action="store_true", help="continue from the checkpoints in OUT; without it training starts anew")
-    add("--quick", action="store_true", help=f"a short complete pass on synthetic data into results/quick/{script}")
+    add("--quick", action="store_true", help=f"short pass into results/quick/{script}: --data synthetic {changes}")
     add("--figures-only", action="store_true", help="draw and evaluate again from the checkpoints, without training")
     return parser
 
 
 def parse_args(parser: Parser, argv: list[str] | None, quick: dict) -> argparse.Namespace:
-    """Parse `argv`; --quick changes the defaults to `quick`, so that explicit flags still win."""
+    """Parse `argv`; --quick changes the defaults to `quick`, so that explicit flags still win.
+
+    Raises InputError for nonsense, for a device that is not there and for a folder that cannot be written to.
+    """
+    assignment, script = parser.get_default("data"), Path(parser.prog).stem
     args = parser.parse_args(argv)
     if args.quick:
-        parser.set_defaults(data="synthetic", out=Path("results", "quick", Path(parser.prog).stem), **quick)
+        parser.set_defaults(data="synthetic", out=Path("results", "quick", script), **quick)
         args = parser.parse_args(argv)
+    if args.out is None:  # other data must not stand where the assignment's is expected
+        args.out = Path("results", script if args.data == assignment else f"{script}_{args.data}")
     args.device = choose_device(args.device)
     try:
         args.out.mkdir(parents=True, exist_ok=True)
@@ -102,33 +116,34 @@ def run(main: Callable[[], None]) -> NoReturn:
     script = Path(sys.argv[0]).name
     try:
         main()
+        status, message = 0, None
     except (InputError, OSError) as error:
-        sys.exit(_report(f"{script}: {error}", 2))
+        status, message = 2, f"{script}: {error}"
     except KeyboardInterrupt:
         flags = [flag for flag in sys.argv[1:] if flag != "--resume"]
-        sys.exit(_report(f"\ninterrupted; continue with: python {shlex.join([script, *flags, '--resume'])}", 130))
-    sys.exit(0)
-
-
-def _report(message: str, status: int) -> int:
-    print(message, file=sys.stderr)
-    return status
+        status, message = 130, f"\ninterrupted; continue with: python {shlex.join([script, *flags, '--resume'])}"
+    except RuntimeError as error:  # torch has no class of its own for a CPU out of memory
+        if "memory" not in str(error):
+            raise
+        status, message = 2, f"{script}: not enough memory; give smaller sizes"
+    if message:
+        print(message, file=sys.stderr)
+    sys.exit(status)
 
 
 def choose_device(name: str) -> torch.device:
     """Return the device called `name`; 'auto' is cuda, else mps, else cpu. InputError if it is not there."""
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
+    there = [kind for kind in count if count[kind]]
     if name == "auto":
-        name = next(kind for kind, there in available.items() if there)
+        name = there[0]
     try:
         device = torch.device(name)
+        if (device.index or 0) < count.get(device.type, 0):
+            return device
     except RuntimeError:
-        device = None
-    if device is None or not available.get(device.type) or (device.index or 0) >= max(1, torch.cuda.device_count()):
-        raise InputError(
-            f"device {name!r} is not available here; there is {', '.join(k for k in available if available[k])}"
-        )
-    return device
+        pass  # not the name of a device
+    raise InputError(f"device {name!r} is not available here; there is {', '.join(there)}")
 
 
 def describe(device: torch.device) -> str:
@@ -141,6 +156,7 @@ def describe(device: torch.device) -> str:
 # --- Data -------------------------------------------------------------------------------------------------------------
 
 AMAT_URL = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/"
+AMAT_SOURCE = "binarized MNIST (Larochelle's files, MD5 checked)"
 AMAT_MD5 = {
     "train": "db28b1a6ae0fe70cbd3da91acf46e477",
     "valid": "bf37822a04e94123630de6a7dfd9c9ef",
@@ -170,19 +186,29 @@ def load_npz(path: Path) -> dict:
     try:
         with path.open("rb") as raw, np.load(raw) as file:
             data = {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
-        raise InputError(f"{path} cannot be read as .npz ({error}); delete or replace it") from error
-    required = {"train_images", "train_labels", "test_images", "test_labels", "source"}
+        source = str(data.pop("source").item())
+    except KeyError as error:
+        raise InputError(f"{path} lacks source; see data/README.md for the format") from error
+    except Exception as error:  # numpy and zipfile raise whatever the damaged bytes lead them to
+        raise InputError(f"{path} cannot be read as .npz; delete or replace it") from error
+    check_arrays(data, path)
+    return data | {"source": source}
+
+
+def check_arrays(data: dict, path: Path) -> None:
+    """Raise InputError unless `data` from `path` holds images and labels as `load_data` promises."""
+    required = {"train_images", "train_labels", "test_images", "test_labels"}
     if missing := sorted(required - data.keys()):
         raise InputError(f"{path} lacks {', '.join(missing)}; see data/README.md for the format")
-    for key in sorted((required | {"valid_images"}) & data.keys() - {"source"}):
-        array, kind = data[key], key.split("_")[1]
-        shape_ok = array.ndim == 1 if kind == "labels" else array.ndim == 3 or (array.ndim == 4 and array.shape[3] == 3)
-        if array.dtype != np.uint8 or not shape_ok or not len(array):
-            raise InputError(f"{path}: {key} is {array.dtype} {array.shape}; see data/README.md for the format")
-        if kind == "labels" and (len(array) != len(data[key.replace("labels", "images")]) or array.max() > 9):
+    for key in sorted((required | {"valid_images"}) & data.keys()):
+        array, labels = data[key], key.endswith("labels")
+        shape = getattr(array, "shape", ())
+        shape_ok = len(shape) == 1 if labels else len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)
+        if not shape_ok or array.dtype != np.uint8 or not array.size:
+            kind = f"{array.dtype} {shape}" if shape else "no array"
+            raise InputError(f"{path}: {key} is {kind}; see data/README.md for the format")
+        if labels and (len(array) != len(data[key.replace("labels", "images")]) or array.max() > 9):
             raise InputError(f"{path}: {key} must hold one label from 0 to 9 for each image")
-    return data | {"source": str(data["source"])}
 
 
 def load_amat(data_dir: Path) -> dict:
@@ -201,7 +227,7 @@ def load_amat(data_dir: Path) -> dict:
         except InputError as error:
             if len(missing) < len(paths):
                 raise
-            print(f"binarized MNIST: {error}; using MNIST, binarised once, instead", file=sys.stderr)
+            print(f"{error}; using MNIST, binarised once, instead", file=sys.stderr)
             return load_torchvision("mnist", data_dir)
     data = {}
     for split, path in paths.items():
@@ -210,11 +236,11 @@ def load_amat(data_dir: Path) -> dict:
             raise InputError(f"{path} has the wrong MD5; delete it to download it again")
         # Each pixel is a digit and a separator, so the digits are every other byte.
         data[f"{split}_images"] = (np.frombuffer(raw, np.uint8)[::2] - ord("0")).reshape(-1, 28, 28)
-    return data | {"source": "binarized MNIST (Larochelle's files, MD5 checked)"}
+    return data | {"source": AMAT_SOURCE}
 
 
 def load_torchvision(name: str, data_dir: Path) -> dict:
-    """Load mnist, svhn or cifar10 with torchvision's class, which verifies checksums; downloaded when absent."""
+    """Load mnist, svhn or cifar10 with torchvision's class; downloaded, with its checksums, when absent."""
     first_file, split_kwargs, make = {
         "mnist": ("MNIST", ({"train": True}, {"train": False}), MNIST),
         "svhn": ("train_32x32.mat", ({"split": "train"}, {"split": "test"}), SVHN),
@@ -222,16 +248,20 @@ def load_torchvision(name: str, data_dir: Path) -> dict:
     }[name]
     if not (data_dir / first_file).exists():
         _download(lambda part: [make(part, download=True, **kwargs) for kwargs in split_kwargs], data_dir)
-    data = {"source": f"{make.__name__} (torchvision)"}
+    data = {}
     try:
         for split, kwargs in zip(("train", "test"), split_kwargs, strict=True):
             dataset = make(data_dir, **kwargs)
             images = np.asarray(dataset.data)
             data[f"{split}_images"] = images.transpose(0, 2, 3, 1) if name == "svhn" else images
             data[f"{split}_labels"] = np.asarray(dataset.labels if name == "svhn" else dataset.targets, np.uint8)
-    except (RuntimeError, OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise InputError(f"{data_dir / first_file} is damaged or incomplete; delete it to download it again") from error
-    return data
+    except Exception as error:  # torchvision raises whatever the damaged bytes lead it to
+        text = (
+            f"{name} in {data_dir} is damaged or incomplete; complete it, or delete {first_file} to download it again"
+        )
+        raise InputError(text) from error
+    check_arrays(data, data_dir / first_file)
+    return data | {"source": f"{make.__name__} (torchvision)"}
 
 
 def _download(fetch: Callable[[str], object], folder: Path) -> None:
@@ -244,11 +274,9 @@ def _download(fetch: Callable[[str], object], folder: Path) -> None:
             fetch(part)
             for item in Path(part).iterdir():
                 item.replace(folder / item.name)
-    except (RuntimeError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"download to {folder} failed ({reason}); see data/README.md or use --data synthetic"
-        ) from error
+    except (RuntimeError, OSError, HTTPException) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"download to {folder} failed ({reason}); data/README.md says what goes there") from error
     finally:
         socket.setdefaulttimeout(timeout)
 
@@ -343,14 +371,26 @@ def synthetic_digits(num: int, seed: int, colour: bool) -> tuple[np.ndarray, np.
 # --- Checkpoints and results ------------------------------------------------------------------------------------------
 
 
+def clear_checkpoints(args: argparse.Namespace, *patterns: str) -> None:
+    """Where training starts anew, remove its old checkpoints, so that --resume cannot take them for the new ones."""
+    if not (args.resume or args.figures_only):
+        for pattern in patterns:
+            for path in args.out.glob(pattern):
+                path.unlink()
+
+
 def save_checkpoint(path: Path, config: dict, modules: dict, history: dict) -> None:
     """Write the states of `modules` (models, optimisers, schedulers), the RNGs, `config` and `history`, atomically."""
     rng = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        rng["cuda"] = torch.cuda.get_rng_state()
+    if torch.cuda.is_initialized():
+        rng["cuda"] = torch.cuda.get_rng_state_all()
+    if torch.backends.mps.is_available():
+        rng["mps"] = torch.mps.get_rng_state()
     states = {name: module.state_dict() for name, module in modules.items()}
+    buffer = io.BytesIO()  # a full disk is an OSError for write_bytes, a RuntimeError like any other for torch.save
+    torch.save({"config": config, "history": history, "rng": rng, "states": states}, buffer)
     part = path.with_suffix(".part")
-    torch.save({"config": config, "history": history, "rng": rng, "states": states}, part)
+    part.write_bytes(buffer.getbuffer())
     part.replace(path)
 
 
@@ -358,31 +398,42 @@ def load_checkpoint(path: Path, config: dict, modules: dict) -> dict:
     """Restore `modules` and the RNGs from `path` and return the history; InputError if it does not fit `config`."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        made_with, history = checkpoint["config"], checkpoint["history"]
+        for key in config:
+            if checkpoint["config"].get(key) != config[key]:
+                raise InputError(
+                    f"{path} was made with {key} = {checkpoint['config'].get(key)}, not {config[key]}; "
+                    "give the same flags, another --out, or no --resume to start anew"
+                )
+        for name, module in modules.items():
+            module.load_state_dict(checkpoint["states"][name])
+        torch.set_rng_state(checkpoint["rng"]["cpu"])
+        if torch.cuda.is_initialized() and "cuda" in checkpoint["rng"]:
+            torch.cuda.set_rng_state_all(checkpoint["rng"]["cuda"][: torch.cuda.device_count()])
+        if torch.backends.mps.is_available() and "mps" in checkpoint["rng"]:
+            torch.mps.set_rng_state(checkpoint["rng"]["mps"])
+        return checkpoint["history"]
+    except InputError:
+        raise
     except Exception as error:  # torch's unpickler raises whatever the damaged bytes lead it to
         raise InputError(f"{path} cannot be read as a checkpoint; delete it to start anew") from error
-    for key in config:
-        if made_with.get(key) != config[key]:
-            raise InputError(
-                f"{path} was made with {key} = {made_with.get(key)}, not {config[key]}; "
-                "give the same flags, another --out, or no --resume to start anew"
-            )
-    for name, module in modules.items():
-        module.load_state_dict(checkpoint["states"][name])
-    torch.set_rng_state(checkpoint["rng"]["cpu"])
-    if torch.cuda.is_available() and "cuda" in checkpoint["rng"]:
-        torch.cuda.set_rng_state(checkpoint["rng"]["cuda"])
-    return history
 
 
-def check_finite(loss: torch.Tensor, where: str) -> None:
-    """Raise InputError if `loss` is not finite."""
-    if not torch.isfinite(loss).all():
+def check_finite(value: torch.Tensor | float, where: str) -> None:
+    """Raise InputError if `value`, a loss, is not finite."""
+    if not torch.isfinite(torch.as_tensor(value)).all():
         raise InputError(f"the loss is not finite {where}; the last good checkpoint is kept, try a lower --lr")
 
 
+def mean(values: torch.Tensor) -> float:
+    """Mean in float64, which mps does not have."""
+    return float(values.cpu().double().mean())
+
+
 def save_metrics(out: Path, script: str, config: dict, device: torch.device, **content: object) -> dict:
-    """Write `content` (seconds, history, results) to out/metrics.json beside what made it, and return all of it."""
+    """Write `content` (seconds, history, results) to out/metrics.json beside what made it, and return all of it.
+
+    Raises ValueError for numbers that are not finite, which JSON does not have.
+    """
     versions = {"python": platform.python_version(), "numpy": np.__version__, "matplotlib": matplotlib.__version__}
     versions |= {"torch": torch.__version__, "torchvision": torchvision.__version__}
     config = dict(config)
@@ -410,4 +461,4 @@ def make_table(header: list[str], rows: list[list]) -> str:
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a compact PNG."""
-    figure.savefig(path, dpi=110, pil_kwargs={"optimize": True})
+    figure.savefig(path, dpi=110, bbox_inches="tight", pil_kwargs={"optimize": True})

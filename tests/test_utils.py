@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import socket
 import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -37,15 +38,18 @@ def arrays(**changes):
     ("flags", "message"),
     [
         (["--data", "imagenet"], "invalid choice: 'imagenet'"),
-        (["--epochs", "0"], "'0' is not a whole number above 0"),
-        (["--epochs", "2.5"], "'2.5' is not a whole number above 0"),
+        (["--epochs", "0"], "'0' is not a whole number from 1 to"),
+        (["--epochs", "2.5"], "'2.5' is not a whole number from 1 to"),
         (["--lr", "nan"], "'nan' is not a finite number above 0"),
         (["--lr", "-1"], "'-1' is not a finite number above 0"),
         (["--lr", "1e999"], "'1e999' is not a finite number above 0"),
         (["--seed", "-1"], "'-1' is not a whole number"),
-        (["--batch-size", "many"], "'many' is not a whole number above 0"),
+        (["--batch-size", "many"], "'many' is not a whole number from 1 to"),
         (["--device", "abacus"], "device 'abacus' is not available here; there is"),
         (["--device", "cuda:99"], "device 'cuda:99' is not available here; there is"),
+        (["--batch-size", "9" * 401], "is not a whole number from 1 to"),
+        (["--latent-size", str(10**25)], "is not a whole number from 1 to"),
+        (["--device", "cpu:1"], "device 'cpu:1' is not available here; there is"),
         (["--epoch", "1"], "unrecognized arguments: --epoch 1"),
     ],
 )
@@ -74,10 +78,16 @@ def test_quick_changes_defaults_but_not_explicit_flags(monkeypatch, tmp_path):
     assert (args.data, args.out, args.epochs) == ("binarized_mnist", Path("results/q1_vae"), 20)
 
 
-@pytest.mark.parametrize("kind", ["cpu", "auto"])
-def test_choose_device(kind):
-    expected = "cpu" if kind == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available()) else None
-    assert utils.choose_device(kind).type == expected or expected is None
+def test_other_data_has_another_folder_by_default(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert q1_vae.get_args(["--data", "synthetic"]).out == Path("results/q1_vae_synthetic")
+
+
+@pytest.mark.parametrize(("cuda", "mps", "expected"), [(1, True, "cuda"), (0, True, "mps"), (0, False, "cpu")])
+def test_auto_device_is_cuda_else_mps_else_cpu(cuda, mps, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert utils.choose_device("auto").type == expected
 
 
 @pytest.mark.parametrize(
@@ -85,6 +95,11 @@ def test_choose_device(kind):
     [
         (utils.InputError("no such thing"), 2, "q9.py: no such thing\n"),
         (OSError(28, "No space left on device"), 2, "q9.py: [Errno 28] No space left on device\n"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+            2,
+            "q9.py: not enough memory; give smaller sizes\n",
+        ),
         (KeyboardInterrupt(), 130, "\ninterrupted; continue with: python q9.py --out 'a b' --resume\n"),
     ],
 )
@@ -112,11 +127,14 @@ def test_npz_is_taken_first(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"test_labels": None, "source": None}, "lacks source, test_labels"),
+        ({"test_labels": None, "train_images": None}, "lacks test_labels, train_images"),
+        ({"source": None}, "lacks source"),
+        ({"source": np.array(["a", "b"])}, "cannot be read as .npz"),
         ({"train_images": np.zeros((12, 28, 28))}, "train_images is float64"),
         ({"train_images": np.zeros((12, 784), np.uint8)}, r"train_images is uint8 \(12, 784\)"),
         ({"train_images": np.zeros((12, 3, 32, 32), np.uint8)}, r"train_images is uint8 \(12, 3, 32, 32\)"),
         ({"train_images": np.zeros((0, 28, 28), np.uint8)}, r"train_images is uint8 \(0, 28, 28\)"),
+        ({"train_images": np.zeros((12, 0, 28), np.uint8)}, r"train_images is uint8 \(12, 0, 28\)"),
         ({"valid_images": np.zeros((12, 784), np.uint8)}, "valid_images is uint8"),
         ({"test_labels": np.zeros((3, 1), np.uint8)}, "test_labels is uint8"),
         ({"test_labels": np.zeros(4, np.uint8)}, "test_labels must hold one label"),
@@ -141,6 +159,37 @@ def test_truncated_npz_is_named_and_kept(keep, tmp_path):
     with pytest.raises(utils.InputError, match=r"mnist\.npz cannot be read"):
         utils.load_data("mnist", tmp_path)
     assert digest(tmp_path) == before
+
+
+def test_flipped_bytes_of_a_compressed_npz_are_named(tmp_path):
+    path, generator = tmp_path / "mnist.npz", np.random.default_rng(0)
+    images = generator.integers(0, 256, (12, 28, 28), np.uint8)
+    np.savez_compressed(path, **arrays(train_images=images))
+    raw = path.read_bytes()
+    failures = 0
+    for _ in range(200):
+        damaged = bytearray(raw)
+        damaged[generator.integers(len(raw))] ^= 1 << generator.integers(8)
+        path.write_bytes(damaged)
+        try:
+            utils.load_data("mnist", tmp_path)
+        except utils.InputError:
+            failures += 1
+    assert failures > 100
+
+
+@pytest.mark.parametrize("content", [b"<html>moved</html>", b"PK\x05\x06" + bytes(18)])
+def test_file_that_is_no_npz_is_named(content, tmp_path):
+    (tmp_path / "mnist.npz").write_bytes(content)
+    with pytest.raises(utils.InputError, match=r"mnist\.npz (cannot be read|lacks)"):
+        utils.load_data("mnist", tmp_path)
+
+
+def test_npy_named_npz_is_named(tmp_path):
+    np.save(tmp_path / "mnist.npy", np.zeros(3))
+    (tmp_path / "mnist.npy").rename(tmp_path / "mnist.npz")
+    with pytest.raises(utils.InputError, match=r"mnist\.npz cannot be read"):
+        utils.load_data("mnist", tmp_path)
 
 
 def test_images_of_another_size_are_refused_by_problem_1(tmp_path):
@@ -232,6 +281,21 @@ def test_mnist_takes_the_place_of_a_failed_download_and_says_so(amat, server_hol
     assert list((tmp_path / "data" / "binarized_mnist").iterdir()) == []
 
 
+def test_garbled_answer_is_a_failed_download(tmp_path, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(utils, "AMAT_URL", f"http://127.0.0.1:{server.getsockname()[1]}/")
+
+        def answer():
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"garbage\r\n\r\n")
+
+        Thread(target=answer).start()
+        images = write_mnist(tmp_path / "MNIST" / "raw")
+        assert np.array_equal(utils.load_data("binarized_mnist", tmp_path)["train_images"], images)
+
+
 def test_missing_third_amat_file_is_an_error_not_a_fallback(amat, tmp_path, monkeypatch):
     utils.load_data("binarized_mnist", tmp_path / "data")
     (tmp_path / "data" / "binarized_mnist" / "binarized_mnist_test.amat").unlink()
@@ -250,14 +314,23 @@ def test_mnist_of_torchvision(tmp_path):
     assert data["test_labels"].dtype == np.uint8 and data["source"] == "MNIST (torchvision)"
 
 
-def test_truncated_mnist_is_named_and_kept(tmp_path):
+@pytest.mark.parametrize("damage", [lambda raw: raw[:-100], lambda raw: b"<html>moved</html>"])
+def test_damaged_mnist_is_named_and_kept(damage, tmp_path):
     write_mnist(tmp_path / "MNIST" / "raw")
     path = tmp_path / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
-    path.write_bytes(path.read_bytes()[:-100])
+    path.write_bytes(damage(path.read_bytes()))
     before = digest(tmp_path)
-    with pytest.raises(utils.InputError, match="MNIST is damaged or incomplete"):
+    with pytest.raises(utils.InputError, match=r"mnist in .* is damaged or incomplete"):
         utils.load_data("mnist", tmp_path)
     assert digest(tmp_path) == before
+
+
+def test_mnist_with_too_few_labels_is_named(tmp_path):
+    write_mnist(tmp_path / "MNIST" / "raw")
+    path = tmp_path / "MNIST" / "raw" / "train-labels-idx1-ubyte"
+    path.write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 3, 1, 2, 3]))
+    with pytest.raises(utils.InputError, match="train_labels must hold one label"):
+        utils.load_data("mnist", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +340,7 @@ def test_half_a_download_of_torchvision_is_named_and_kept(name, file, tmp_path):
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_bytes(b"half")
     before = digest(tmp_path)
-    with pytest.raises(utils.InputError, match="is damaged or incomplete; delete it"):
+    with pytest.raises(utils.InputError, match="is damaged or incomplete; complete it, or delete"):
         utils.load_data(name, tmp_path)
     assert digest(tmp_path) == before
 
@@ -280,7 +353,7 @@ def test_interrupted_download_leaves_nothing(name, tmp_path, monkeypatch):
             raise RuntimeError("File not found or corrupted.\nmore")
 
     monkeypatch.setattr(utils, {"mnist": "MNIST", "svhn": "SVHN", "cifar10": "CIFAR10"}[name], Dataset)
-    with pytest.raises(utils.InputError, match=r"failed \(File not found or corrupted\.\); see data/README") as error:
+    with pytest.raises(utils.InputError, match=r"failed \(File not found or corrupted\. more\)") as error:
         utils.load_data(name, tmp_path)
     assert "\n" not in str(error.value) and list(tmp_path.iterdir()) == []
 
@@ -350,6 +423,25 @@ def test_checkpoint_with_code_in_it_is_refused(saved):
         utils.load_checkpoint(path, {}, {"model": model})
 
 
+def test_full_disk_is_an_oserror_and_keeps_the_last_checkpoint(saved, monkeypatch):
+    path, model = saved
+    before = path.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        utils.save_checkpoint(path, {}, {"model": model}, {})
+    assert path.read_bytes() == before
+
+
+def test_checkpoint_of_another_layout_is_named(saved):
+    path, _ = saved
+    with pytest.raises(utils.InputError, match="cannot be read as a checkpoint"):
+        utils.load_checkpoint(path, {"lr": 0.1, "epochs": 3}, {"model": torch.nn.Linear(3, 3)})
+
+
 def test_killed_save_keeps_the_last_checkpoint(saved, monkeypatch):
     path, model = saved
     before = path.read_bytes()
@@ -400,6 +492,13 @@ def test_loss_that_is_not_finite_stops_at_once_and_keeps_the_last_checkpoint(tin
     state = torch.load(out / "checkpoint_analytic_seed0.pt", weights_only=True)
     assert len(state["history"]["elbo"]) == 2
     assert all(torch.isfinite(tensor).all() for tensor in state["states"]["vae"].values())
+
+
+def test_validation_that_is_not_finite_is_not_saved(tiny):
+    flags, out = tiny
+    with pytest.raises(utils.InputError, match="the loss is not finite after epoch 1"):
+        q1_vae.main([*flags, "--lr", "1e30"])
+    assert digest(out) == {}
 
 
 def test_metrics_are_valid_json_with_their_origin(tmp_path):
