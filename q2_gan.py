@@ -111,21 +111,6 @@ class Classifier(nn.Module):
 # --- Training ---------------------------------------------------------------------------------------------------------
 
 
-def load_images(args: argparse.Namespace) -> tuple[dict, str]:
-    """Return uint8 images (N, 3, 32, 32) and int64 labels of train and test on the device, and the data's source."""
-    data = utils.load_data(args.data, args.data_dir, colour=True)
-    tensors = {}
-    for split in ("train", "test"):
-        images = torch.tensor(data[f"{split}_images"])
-        if max(images.shape[1:3]) > 32 or images.shape[1] != images.shape[2] or images.shape[1] % 2:
-            raise utils.InputError(f"{data['source']}: images are {tuple(images.shape[1:])}; 32 x 32 or 28 x 28 is due")
-        images = images.permute(0, 3, 1, 2) if images.dim() == 4 else images[:, None].expand(-1, 3, -1, -1)
-        images = F.pad(images, [(32 - images.shape[-1]) // 2] * 4).contiguous(memory_format=torch.channels_last)
-        tensors[f"{split}_images"] = images.to(args.device)
-        tensors[f"{split}_labels"] = torch.tensor(data[f"{split}_labels"]).long().to(args.device)
-    return tensors, data["source"]
-
-
 def random_batch(images: Tensor, labels: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Draw images, scaled to [-1, 1], and their labels, with replacement."""
     index = torch.randint(len(images), (size,), device=images.device)
@@ -422,7 +407,8 @@ def draw_figures(generators: dict, history: dict, args: argparse.Namespace) -> N
         strips |= {f"{pair + 1} (a) latent": images[0][:, 0], f"{pair + 1} (b) pixel": images[1][:, 0]}
     title = f"Interpolation between z1 (α = 0) and z0 (α = 1), iteration {iteration:,}"
     draw_strips(strips, [f"{alpha:.1f}" for alpha in alphas], title, args.out / "interpolation.png")
-    draw_training(history, args.out / "training.png")
+    if history["distance"]:  # absent where only the snapshots are left
+        draw_training(history, args.out / "training.png")
 
 
 def closing_table(metrics: dict) -> str:
@@ -434,7 +420,7 @@ def closing_table(metrics: dict) -> str:
     accuracy, entropy = results["classifier_accuracy"], snapshots[-1]["entropy"]
 
     def numbers(values: list[float]) -> str:
-        return ", ".join(f"{value:.3g}" for value in values)
+        return ", ".join(f"{value:.4g}" for value in values)
 
     def compare(
         quantity: str, key: str, measured: list[dict], said: str, criterion: str, first: int, sign: int
@@ -578,7 +564,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
     print(f"device: {utils.describe(args.device)}", flush=True)
-    data, source = load_images(args)
+    data, source = utils.load_rgb(args)
     print(f"data: {source}", flush=True)
     utils.clear_checkpoints(args, "checkpoint.pt", "classifier.pt", "snapshot_*.pt")
     torch.backends.cudnn.benchmark = True

@@ -181,6 +181,25 @@ def load_data(name: str, data_dir: Path, colour: bool = False) -> dict:
     return load_amat(Path(data_dir)) if name == "binarized_mnist" else load_torchvision(name, Path(data_dir))
 
 
+def load_rgb(args: argparse.Namespace) -> tuple[dict[str, torch.Tensor], str]:
+    """Return the data set of `args` as colour images of 32 x 32 on the device, and its source.
+
+    train_images, test_images: (N, 3, 32, 32) uint8, channels last in memory; grey images get three equal channels, 28 x
+    28 a black border. train_labels, test_labels: (N,) int64. InputError for images of another size.
+    """
+    data = load_data(args.data, args.data_dir, colour=True)
+    tensors = {}
+    for split in ("train", "test"):
+        images = torch.tensor(data[f"{split}_images"])
+        if images.shape[1:3] not in ((28, 28), (32, 32)):
+            raise InputError(f"{data['source']}: images are {tuple(images.shape[1:])}; 32 x 32 or 28 x 28 is due")
+        images = images.permute(0, 3, 1, 2) if images.dim() == 4 else images[:, None].expand(-1, 3, -1, -1)
+        images = F.pad(images, [(32 - images.shape[-1]) // 2] * 4).contiguous(memory_format=torch.channels_last)
+        tensors[f"{split}_images"] = images.to(args.device)
+        tensors[f"{split}_labels"] = torch.tensor(data[f"{split}_labels"]).long().to(args.device)
+    return tensors, data["source"]
+
+
 def load_npz(path: Path) -> dict:
     """Load the one-file format that `load_data` returns; InputError if a key, shape, type or label is wrong."""
     try:

@@ -205,7 +205,7 @@ def read_metrics(out):
 
 
 def test_images_are_padded_to_32_and_three_channels(arguments, tmp_path):
-    data, source = q2_gan.load_images(q2_gan.get_args([*arguments, "--out", str(tmp_path)]))
+    data, source = utils.load_rgb(q2_gan.get_args([*arguments, "--out", str(tmp_path)]))
     images = data["train_images"]
     assert source == "tiny digits" and images.shape == (200, 3, 32, 32) and images.dtype == torch.uint8
     digits = utils.synthetic_digits(200, 0, False)[0]
