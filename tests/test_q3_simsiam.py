@@ -1,0 +1,386 @@
+"""Problem 3: model and loss, the augmentation against torchvision, the monitors, and the script end to end."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision.transforms.v2.functional as tv
+from torchvision.models import resnet18
+from torchvision.transforms.v2 import RandomResizedCrop
+
+import q3_simsiam
+import utils
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def images():
+    """64 coloured house numbers, (64, 3, 32, 32) floats in [0, 1]."""
+    return torch.tensor(utils.synthetic_digits(64, 0, True)[0]).permute(0, 3, 1, 2).float() / 255
+
+
+def small(**arguments):
+    torch.manual_seed(0)
+    return q3_simsiam.SimSiam(resnet18, dim=32, pred_dim=8, **arguments)
+
+
+# --- Model ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("shape", "dim"), [((4, 7), 1), ((4, 7), 0), ((2, 3, 5), -1), ((2, 3, 5), 1)])
+def test_cosine_similarity_equals_torch(shape, dim):
+    x, y = torch.randn(2, *shape, dtype=torch.float64)
+    expected = torch.nn.CosineSimilarity(dim=dim)(x, y)
+    torch.testing.assert_close(q3_simsiam.CosineSimilarity(dim=dim)(x, y), expected)
+
+
+def test_cosine_similarity_of_zero_vectors_is_zero():
+    x, y = torch.zeros(2, 3), torch.randn(2, 3)
+    assert q3_simsiam.CosineSimilarity()(x, y).tolist() == [0, 0]
+    assert q3_simsiam.CosineSimilarity(eps=4.0)(torch.ones(1, 2), torch.ones(1, 2)).item() == 0.5
+
+
+@pytest.mark.parametrize("stop_gradient", [True, False])
+@pytest.mark.parametrize("mode", [None, "no_pred_mlp", "fixed_random_init"])
+def test_forward_gives_four_outputs_and_detaches_z_exactly_when_asked(stop_gradient, mode, images):
+    model = small(stop_gradient=stop_gradient, MLP_mode=mode)
+    p1, p2, z1, z2 = model(images[:4], images[4:8])
+    assert p1.shape == p2.shape == z1.shape == z2.shape == (4, 32)
+    assert p1.requires_grad and p2.requires_grad
+    assert z1.requires_grad == z2.requires_grad == (not stop_gradient)
+    assert torch.equal(p1, z1) == (mode == "no_pred_mlp")
+
+
+def test_model_is_the_assignments():
+    model = q3_simsiam.SimSiam(resnet18)
+    assert [tuple(p.shape) for p in model.encoder.fc.parameters()] == [
+        *((512, 512), (512,), (512,)),
+        *((512, 512), (512,), (512,)),
+        *((2048, 512), (2048,)),
+    ]
+    assert [tuple(p.shape) for p in model.predictor.parameters()] == [(512, 2048), (512,), (512,), (2048, 512), (2048,)]
+    assert not model.encoder.layer1[0].bn2.weight.any()  # zero_init_residual
+    assert tuple(model.encoder.conv1.weight.shape) == (64, 3, 7, 7)
+
+
+def test_frozen_parameters():
+    frozen = {name for name, p in small().named_parameters() if not p.requires_grad}
+    assert frozen == {"encoder.fc.6.bias"}
+    model = small(MLP_mode="fixed_random_init")
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert frozen == {"encoder.fc.6.bias", *(f"predictor.{name}" for name, _ in model.predictor.named_parameters())}
+    assert not list(small(MLP_mode="no_pred_mlp").predictor.parameters())
+    with pytest.raises(ValueError, match="'none' is none of"):
+        small(MLP_mode="none")
+
+
+def test_loss_is_the_symmetric_negative_cosine():
+    model = small()
+    p1, p2, z1, z2 = torch.randn(4, 6, 32)
+    cosine = torch.nn.functional.cosine_similarity
+    expected = -(cosine(p1, z2).mean() + cosine(p2, z1).mean()) / 2
+    torch.testing.assert_close(model.loss(p1, p2, z1, z2), expected)
+    torch.testing.assert_close(model.loss(p2, p1, z2, z1), expected)
+    assert model.loss(p1, p2, 3 * p2, 2 * p1).item() == pytest.approx(-1)
+    assert model.loss(p1, p2, -p2, -p1).item() == pytest.approx(1)
+    with pytest.raises(ValueError, match="'Euclid'"):
+        model.loss(p1, p2, z1, z2, similarity_function="Euclid")
+
+
+def test_represent_gives_the_features_before_the_projector_and_its_output(images):
+    model = small().eval()
+    features, z = model.represent(images[:3])
+    assert features.shape == (3, 512)
+    torch.testing.assert_close(z, model.encoder(images[:3]))
+    torch.testing.assert_close(z, model.encoder.fc(features))
+
+
+def test_gradient_without_predictor_is_half_of_the_one_without_stop_gradient(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(q3_simsiam, "resnet18", resnet18)
+    args = q3_simsiam.get_args(["--dim", "64", "--out", str(tmp_path), "--device", "cpu"])
+    assert q3_simsiam.gradient_error((images[:8] * 255).byte(), args) < 1e-10
+
+
+# --- Augmentation -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_crop_and_flip_equal_torchvision(images, flip):
+    torch.manual_seed(0)
+    boxes = q3_simsiam.crop_boxes(len(images), 32, (0.08, 1.0), torch.device("cpu"))
+    boxes[:3] = torch.tensor([[0, 0, 32, 32], [31, 31, 1, 1], [3, 5, 1, 27]])
+    ours = q3_simsiam.crop_flip(images, boxes, torch.full((len(images),), flip))
+    for image, box, result in zip(images, boxes.int().tolist(), ours, strict=True):
+        expected = tv.resized_crop(image, *box, [32, 32], antialias=True)
+        torch.testing.assert_close(result, expected.flip(-1) if flip else expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [("brightness", 0.6, 1.4), ("contrast", 0.6, 1.4), ("saturation", 0.6, 1.4), ("hue", -0.1, 0.1)],
+)
+def test_jitters_equal_torchvision(images, name, low, high):
+    factors = torch.linspace(low, high, len(images))
+    ours = getattr(q3_simsiam, name)(images, factors)
+    for image, factor, result in zip(images, factors.tolist(), ours, strict=True):
+        torch.testing.assert_close(result, getattr(tv, f"adjust_{name}")(image, factor), rtol=0, atol=1e-4)
+
+
+def test_hue_of_saturated_and_grey_colours_equals_torchvision():
+    corners = torch.cartesian_prod(*[torch.tensor([0.0, 0.5, 1.0])] * 3).T.reshape(1, 3, 1, 27).repeat(1, 1, 2, 1)
+    for shift in (-0.5, -0.1, 0.0, 0.03, 0.5):
+        ours = q3_simsiam.hue(corners, torch.tensor([shift]))
+        torch.testing.assert_close(ours, tv.adjust_hue(corners, shift), rtol=0, atol=1e-5)
+
+
+def test_grey_equals_torchvision(images):
+    torch.testing.assert_close(q3_simsiam.grey(images), tv.rgb_to_grayscale(images), rtol=0, atol=1e-6)
+
+
+def test_neutral_jitters_change_nothing(images):
+    ones, zeros = torch.ones(len(images)), torch.zeros(len(images))
+    for jitter, neutral in ((q3_simsiam.brightness, ones), (q3_simsiam.contrast, ones), (q3_simsiam.saturation, ones)):
+        torch.testing.assert_close(jitter(images, neutral), images)
+    torch.testing.assert_close(q3_simsiam.hue(images, zeros), images, rtol=0, atol=1e-6)
+
+
+def test_crop_boxes_are_distributed_as_torchvisions():
+    torch.manual_seed(0)
+    ours = q3_simsiam.crop_boxes(20_000, 32, (0.08, 1.0), torch.device("cpu"))
+    image, transform = torch.zeros(3, 32, 32), RandomResizedCrop(32, scale=(0.08, 1.0))
+    drawn = [transform.make_params([image]) for _ in range(5000)]
+    theirs = torch.tensor([[box[key] for key in ("top", "left", "height", "width")] for box in drawn]).float()
+    assert (ours[:, 0] + ours[:, 2]).max() <= 32 and (ours[:, 1] + ours[:, 3]).max() <= 32 and ours.min() >= 0
+    for column in range(4):
+        error = 5 * theirs[:, column].std() / math.sqrt(5000)
+        assert (ours[:, column].mean() - theirs[:, column].mean()).abs() < error
+        quantiles = torch.tensor([0.1, 0.5, 0.9])
+        gap = (ours[:, column].quantile(quantiles) - theirs[:, column].quantile(quantiles)).abs()
+        assert gap.max() <= 1
+
+
+def test_augmentation_draws_each_image_its_own_parameters(monkeypatch):
+    seen = {}
+
+    def record(name):
+        original = getattr(q3_simsiam, name)
+
+        def wrapped(images, *parameters):
+            seen[name] = parameters
+            return original(images, *parameters)
+
+        monkeypatch.setattr(q3_simsiam, name, wrapped)
+
+    for name in ("crop_flip", "brightness", "contrast", "saturation", "hue"):
+        record(name)
+    torch.manual_seed(0)
+    n = 4000
+    views = q3_simsiam.augment(torch.randint(0, 256, (n, 3, 32, 32), dtype=torch.uint8))
+    boxes, flip = seen["crop_flip"]
+    assert boxes.unique(dim=0).shape[0] > n / 2 and flip.float().mean().item() == pytest.approx(0.5, abs=0.04)
+    for name, neutral, strength in (
+        ("brightness", 1, 0.4),
+        ("contrast", 1, 0.4),
+        ("saturation", 1, 0.4),
+        ("hue", 0, 0.1),
+    ):
+        (factor,) = seen[name]
+        changed = factor[factor != neutral] - neutral
+        assert len(changed) / n == pytest.approx(0.8, abs=0.03)
+        assert changed.abs().max() <= strength + 1e-6
+        assert changed.std().item() == pytest.approx(strength / math.sqrt(3), rel=0.05)  # uniform
+    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (q3_simsiam.MEAN, q3_simsiam.STD))
+    spread = (views * std + mean).std(1).amax((1, 2))
+    assert (spread < 1e-5).float().mean().item() == pytest.approx(0.2, abs=0.03)  # grey
+
+
+def test_jitters_come_in_a_random_order(monkeypatch):
+    orders, order = set(), []
+    for name in ("brightness", "contrast", "saturation", "hue"):
+        monkeypatch.setattr(q3_simsiam, name, lambda images, _, name=name: order.append(name) or images)
+    torch.manual_seed(0)
+    for _ in range(300):
+        q3_simsiam.augment(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+        orders.add(tuple(order))
+        order.clear()
+    assert len(orders) == 24
+
+
+# --- Monitors ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 500])
+def test_knn_equals_brute_force(chunk):
+    torch.manual_seed(0)
+    train, labels, test, expected = torch.randn(60, 5), torch.arange(60) % 10, torch.randn(23, 5), torch.arange(23) % 10
+    predicted = []
+    for x in test:
+        cosines = [float(torch.nn.functional.cosine_similarity(x, y, dim=0)) for y in train]
+        votes = [0.0] * 10
+        for i in sorted(range(60), key=lambda i: -cosines[i])[:9]:
+            votes[labels[i]] += math.exp(cosines[i] / 0.1)
+        predicted.append(max(range(10), key=votes.__getitem__))
+    accuracy = sum(p == e for p, e in zip(predicted, expected.tolist(), strict=True)) / 23
+    assert q3_simsiam.knn_accuracy(train, labels, test, expected, 9, 0.1, chunk) == pytest.approx(accuracy)
+    assert q3_simsiam.knn_accuracy(train, labels, test, torch.tensor(predicted), 9, 0.1, chunk) == 1
+
+
+def test_output_std_is_one_over_root_d_when_spread_and_zero_when_collapsed():
+    torch.manual_seed(0)
+    assert q3_simsiam.output_std(torch.randn(20_000, 64)).item() == pytest.approx(1 / 8, rel=0.01)
+    assert q3_simsiam.output_std(torch.ones(10, 64) * torch.arange(1.0, 11)[:, None]).item() == pytest.approx(
+        0, abs=1e-6
+    )
+
+
+# --- The script -------------------------------------------------------------------------------------------------------
+
+
+class TinyEncoder(torch.nn.Sequential):
+    """Stands for resnet18 where the script's course is tested, not its network."""
+
+    def __init__(self, num_classes, zero_init_residual):
+        super().__init__(torch.nn.Conv2d(3, 16, 8, 4), torch.nn.BatchNorm2d(16), torch.nn.ReLU(), torch.nn.Flatten())
+        self.fc = torch.nn.Linear(16 * 49, num_classes)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def tiny_encoder():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(q3_simsiam, "resnet18", TinyEncoder)
+        yield
+
+
+TINY = "--data synthetic --device cpu --epochs 2 --batch-size 8 --dim 16 --pred-dim 8 --knn-k 5"
+TINY += " --runs baseline no_predictor"
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory):
+    """Flags of a tiny run on 24 + 10 house numbers, given as synthetic.npz."""
+    folder = tmp_path_factory.mktemp("data")
+    train, test = utils.synthetic_digits(24, 0, True), utils.synthetic_digits(10, 1, True)
+    keys = ("train_images", "train_labels", "test_images", "test_labels")
+    np.savez(folder / "synthetic.npz", **dict(zip(keys, train + test, strict=True)), source="tiny house numbers")
+    return [*TINY.split(), "--data-dir", str(folder)]
+
+
+@pytest.fixture(scope="module")
+def finished(arguments, tmp_path_factory):
+    """The output folder of an uninterrupted run."""
+    out = tmp_path_factory.mktemp("finished")
+    q3_simsiam.main([*arguments, "--out", str(out)])
+    return out
+
+
+def read_metrics(out):
+    """metrics.json without the times."""
+    metrics = json.loads((out / "metrics.json").read_text())
+    del metrics["seconds"]
+    for history in metrics["history"].values():
+        del history["seconds"]
+    return metrics
+
+
+def test_run_writes_metrics_figures_and_report(finished):
+    metrics = read_metrics(finished)
+    assert metrics["data"] == "tiny house numbers"
+    for run in ("baseline", "no_predictor"):
+        numbers = metrics["results"][run]
+        assert set(numbers) == {"knn_accuracy", "knn_accuracy_backbone", "loss", "output_std", "epochs"}
+        assert numbers["epochs"] == len(metrics["history"][run]["loss"]) == 2
+        assert -1 <= numbers["loss"] <= 1 and 0 <= numbers["output_std"] <= 1
+    assert metrics["results"]["gradient_error"] < 1e-10
+    names = {"baseline.png", "no_predictor.png", "comparison.png"}
+    assert {path.name for path in finished.glob("*.png")} == names
+    assert q3_simsiam.closing_table(metrics) in (finished / "report.md").read_text()
+
+
+def test_figures_only_reproduces_the_numbers(arguments, finished):
+    before = read_metrics(finished)
+    q3_simsiam.main([*arguments, "--out", str(finished), "--figures-only"])
+    assert read_metrics(finished) == before
+
+
+def test_linear_evaluation_is_reported(arguments, finished):
+    q3_simsiam.main([*arguments, "--out", str(finished), "--figures-only", "--linear-epochs", "1"])
+    assert 0 <= read_metrics(finished)["results"]["baseline"]["linear_accuracy"] <= 1
+    q3_simsiam.main([*arguments, "--out", str(finished), "--figures-only"])
+
+
+def test_encoder_rate_decays_by_a_cosine_and_the_predictors_stays(arguments, tmp_path, monkeypatch):
+    rates, step = [], torch.optim.SGD.step
+    monkeypatch.setattr(
+        torch.optim.SGD, "step", lambda self: (rates.append([g["lr"] for g in self.param_groups]), step(self))[1]
+    )
+    flags = [*arguments, "--out", str(tmp_path), "--runs", "baseline", "--epochs", "4", "--lr", "0.32"]
+    q3_simsiam.main([*flags, "--train-images", "8"])
+    expected = [0.01 * 0.5 * (1 + math.cos(math.pi * epoch / 4)) for epoch in range(4)]
+    assert [encoder for encoder, _ in rates] == pytest.approx(expected)
+    assert {predictor for _, predictor in rates} == {0.01}
+
+
+def test_collapse_without_stop_gradient_and_none_with_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(q3_simsiam, "resnet18", resnet18)
+    data = utils.synthetic_digits(128, 0, True)
+    tensors = {f"{split}_images": torch.tensor(data[0]).permute(0, 3, 1, 2) for split in ("train", "test")}
+    tensors |= {f"{split}_labels": torch.tensor(data[1]).long() for split in ("train", "test")}
+    flags = "--device cpu --epochs 8 --batch-size 64 --dim 32 --pred-dim 16 --knn-k 5 --lr 4"
+    args = q3_simsiam.get_args([*flags.split(), "--out", str(tmp_path)])
+    std = {}
+    for run in ("baseline", "no_stop_gradient"):
+        _, history = q3_simsiam.train(run, tensors, args, "digits")
+        std[run] = history["output_std"][-1] * math.sqrt(32)
+    assert std["baseline"] > 0.85 and std["no_stop_gradient"] < 0.7
+
+
+def test_too_many_neighbours_are_refused(arguments, tmp_path):
+    with pytest.raises(utils.InputError, match="--knn-k 25 is more than the 24 training images"):
+        q3_simsiam.main([*arguments, "--out", str(tmp_path), "--knn-k", "25"])
+
+
+def test_unknown_run_is_refused(arguments, tmp_path):
+    with pytest.raises(utils.InputError, match="invalid choice: 'magic'"):
+        q3_simsiam.get_args([*arguments, "--out", str(tmp_path), "--runs", "magic"])
+
+
+KILLED = """
+import os, signal, sys, torch, q3_simsiam, utils
+from tests.test_q3_simsiam import TinyEncoder
+q3_simsiam.resnet18 = TinyEncoder
+torch.set_num_threads(int(sys.argv[1]))
+save, step, calls = utils.save_checkpoint, torch.optim.SGD.step, []
+def die(*_): os.kill(os.getpid(), signal.SIGKILL)
+def killed_at_step(n): torch.optim.SGD.step = lambda *a: (calls.append(1), len(calls) == n and die(), step(*a))[2]
+def in_the_second_epoch(): killed_at_step(5)
+def in_the_second_run(): killed_at_step(8)
+def at_the_first_checkpoint(): utils.save_checkpoint = die
+for moment in (in_the_second_epoch, in_the_second_run, at_the_first_checkpoint):
+    argv = [*sys.argv[3:], "--out", f"{sys.argv[2]}/{moment.__name__}"]
+    for kill in (True, False):
+        pid = os.fork()
+        if not pid:
+            if kill:
+                moment()
+            elif moment is in_the_second_run:
+                killed_at_step(3 + 3 + 1)  # the first run is not trained again: 6 steps are left
+            q3_simsiam.main(argv + ["--resume"] * (not kill))
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == (signal.SIGKILL if kill else 0), moment
+"""
+
+
+def test_resume_after_sigkill_ends_with_identical_numbers(arguments, finished, tmp_path):
+    """One process imports torch and forks a run for each moment, killed there, and its continuation."""
+    command = [sys.executable, "-c", KILLED, str(torch.get_num_threads()), str(tmp_path), *arguments]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    expected, moments = read_metrics(finished), sorted(tmp_path.iterdir())
+    assert len(moments) == 3
+    for out in moments:
+        assert read_metrics(out) == expected, out.name
