@@ -208,8 +208,8 @@ def augment(images: Tensor) -> Tensor:
 
 def normalise(images: Tensor) -> Tensor:
     """Subtract the data set's mean and divide by its deviation, per channel; images (n, 3, H, W) in [0, 1]."""
-    mean, std = (torch.tensor(x, device=images.device).view(3, 1, 1) for x in (MEAN, STD))
-    return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+    channels = [(images[:, i] - MEAN[i]) / STD[i] for i in range(3)]  # no tensor of constants to copy to the device
+    return torch.stack(channels, 1).contiguous(memory_format=torch.channels_last)
 
 
 # --- Monitors ---------------------------------------------------------------------------------------------------------
@@ -218,7 +218,8 @@ def normalise(images: Tensor) -> Tensor:
 def knn_accuracy(
     train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, k: int, temperature: float, chunk: int = 500
 ) -> float:
-    """Accuracy of a kNN classifier by cosine similarity, votes weighted with exp(similarity / temperature).
+    """Accuracy of a kNN classifier by cosine similarity, votes weighted with exp(similarity / temperature), up to a
+    factor that all share.
 
     train: (N, F), test: (M, F), labels from 0 to 9. Wu et al., arXiv 1805.01978, section 3.4.
     """
@@ -226,7 +227,7 @@ def knn_accuracy(
     for features, labels in zip(test.float().split(chunk), test_labels.split(chunk), strict=True):
         similarity, index = (F.normalize(features) @ train.T).topk(k, dim=1)
         votes = torch.zeros(len(features), 10, device=train.device)
-        votes.scatter_add_(1, train_labels[index], (similarity / temperature).exp())
+        votes.scatter_add_(1, train_labels[index], ((similarity - 1) / temperature).exp())
         correct.append(votes.argmax(1) == labels)
     return utils.mean(torch.cat(correct))
 
@@ -245,9 +246,13 @@ def output_std(z: Tensor) -> Tensor:
 def load_images(args: argparse.Namespace) -> tuple[dict[str, Tensor], str]:
     """Return what `utils.load_rgb` does, cut to --train-images random and the first --test-images images."""
     tensors, source = utils.load_rgb(args)
-    num = len(tensors["train_images"])
-    if args.train_images and args.train_images < num:
-        subset = torch.randperm(num, generator=torch.Generator().manual_seed(args.seed))[: args.train_images]
+    for split in ("train", "test"):
+        asked, there = getattr(args, f"{split}_images"), len(tensors[f"{split}_images"])
+        if asked > there or asked == 1:
+            raise utils.InputError(f"--{split}-images {asked}: give 2 to {there}, or 0 for all")
+    if args.train_images:
+        generator = torch.Generator().manual_seed(args.seed)
+        subset = torch.randperm(len(tensors["train_images"]), generator=generator)[: args.train_images]
         tensors |= {key: tensors[key][subset.to(args.device)] for key in ("train_images", "train_labels")}
     if args.test_images:
         tensors |= {key: tensors[key][: args.test_images] for key in ("test_images", "test_labels")}
@@ -257,7 +262,7 @@ def load_images(args: argparse.Namespace) -> tuple[dict[str, Tensor], str]:
 
 
 @torch.no_grad()
-def represent(model: SimSiam, images: Tensor) -> tuple[Tensor, Tensor]:
+def embed(model: SimSiam, images: Tensor) -> tuple[Tensor, Tensor]:
     """Backbone features and projector outputs of unaugmented images (N, 3, 32, 32) uint8, in evaluation mode."""
     model.eval()
     pairs = []
@@ -273,7 +278,7 @@ def monitor(model: SimSiam, data: dict[str, Tensor], args: argparse.Namespace) -
     """kNN accuracy on the test images from the projector's output and from the backbone's features."""
     labels = data["train_labels"], data["test_labels"]
     accuracy = {}
-    train, test = represent(model, data["train_images"]), represent(model, data["test_images"])
+    train, test = embed(model, data["train_images"]), embed(model, data["test_images"])
     for key, a, b in zip(("knn_accuracy_backbone", "knn_accuracy"), train, test, strict=True):
         accuracy[key] = knn_accuracy(a, labels[0], b, labels[1], args.knn_k, args.knn_temperature)
     return accuracy
@@ -322,13 +327,16 @@ def train(run: str, data: dict[str, Tensor], args: argparse.Namespace, source: s
         batches = order[: len(order) // batch_size * batch_size].split(batch_size)
         for batch in tqdm(batches, desc=f"{run} epoch {epoch}", leave=False, disable=None):
             images = data["train_images"][batch]
+            x1, x2 = augment(images), augment(images)
             with torch.autocast(args.device.type, torch.bfloat16, enabled=args.device.type == "cuda"):
-                outputs = model(augment(images), augment(images))
+                outputs = model(x1, x2)
             loss = model.loss(*(output.float() for output in outputs))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             sums += torch.stack([loss.detach(), output_std(outputs[2])])
+            if args.device.type == "cpu":  # where looking at a number does not hold up the device
+                utils.check_finite(loss.detach(), f"in epoch {epoch} of {run}")
         utils.check_finite(sums, f"in epoch {epoch} of {run}")
         for key, value in zip(("loss", "output_std"), (sums / len(batches)).tolist(), strict=True):
             history[key].append(value)
@@ -348,7 +356,7 @@ def train(run: str, data: dict[str, Tensor], args: argparse.Namespace, source: s
 def linear_accuracy(model: SimSiam, data: dict[str, Tensor], epochs: int, seed: int) -> float:
     """Test accuracy of a linear classifier on the frozen backbone's features of unaugmented images."""
     torch.manual_seed(seed)
-    (train, _), (test, _) = represent(model, data["train_images"]), represent(model, data["test_images"])
+    (train, _), (test, _) = embed(model, data["train_images"]), embed(model, data["test_images"])
     mean, std = train.mean(0), train.std(0) + 1e-6
     train, test = (train - mean) / std, (test - mean) / std
     classifier = nn.Linear(train.shape[1], 10).to(train.device)
@@ -394,7 +402,7 @@ def draw_run(run: str, history: dict, path: Path) -> None:
     accuracy.set(xlabel="epoch", ylabel="kNN accuracy on the test images", title=run, ylim=(0, None))
     accuracy.legend()
     loss.plot(epochs, history["loss"], marker=".", color="C2")
-    loss.set(xlabel="epoch", ylabel="loss (mean of the epoch)", title=run, ylim=(-1.03, 0.03))
+    loss.set(xlabel="epoch", ylabel="loss (mean of the epoch)", title=run)
     for axes in (accuracy, loss):
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -409,7 +417,7 @@ def draw_comparison(histories: dict, dim: int, path: Path) -> None:
         for run, history in histories.items():
             values = [v * math.sqrt(dim) for v in history[key]] if key == "output_std" else history[key]
             axes.plot(range(1, len(values) + 1), values, marker=".", label=run)
-        axes.set(xlabel="epoch", title=title)
+        axes.set(xlabel="epoch", ylabel=title)
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend()
@@ -419,7 +427,8 @@ def draw_comparison(histories: dict, dim: int, path: Path) -> None:
 def closing_table(metrics: dict) -> str:
     """Every run beside the report's; the report's limits hold for its own recipe and data only."""
     config, results = metrics["config"], metrics["results"]
-    full = config["data"] == "cifar10" and config["epochs"] >= 100 and not config["train_images"]
+    recipe = {"data": "cifar10", "epochs": 100, "batch_size": 1024, "lr": 0.03, "train_images": 0, "test_images": 0}
+    full = config.items() >= recipe.items()
     root, untrained = math.sqrt(config["dim"]), results["untrained"]["knn_accuracy"]
     baseline = results.get("baseline")
     rows = []
@@ -429,7 +438,12 @@ def closing_table(metrics: dict) -> str:
         if run == "baseline":
             limit = 0.6 if full else untrained
             rows.append([f"{run}: kNN accuracy", accuracy, reported, f"> {limit:.4f}", accuracy > limit])
-        elif run != "fixed_random_predictor" and full:
+        elif run == "fixed_random_predictor":
+            rows.append([f"{run}: kNN accuracy", accuracy, "-", "-", "-"])
+            if baseline:
+                limit = baseline["loss"]
+                rows.append([f"{run}: loss", loss, "-", f"> baseline {limit:.4f}", loss > limit])
+        elif full:
             rows.append([f"{run}: kNN accuracy", accuracy, reported, "< 0.15", accuracy < 0.15])
             rows.append([f"{run}: loss", loss, -1.0, "< -0.98", loss < -0.98])
             rows.append([f"{run}: output std x sqrt(d)", std * root, "-", "< 0.1", std * root < 0.1])
@@ -513,7 +527,13 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line; InputError for nonsense."""
     parser = utils.make_parser(__doc__, "q3_simsiam", ["cifar10", "svhn", "synthetic"], QUICK)
     add = parser.add_argument
-    add("--runs", nargs="+", choices=list(RUNS), default=list(REPORT), help="which runs to train, in this order")
+    add(
+        "--runs",
+        nargs="+",
+        choices=list(RUNS),
+        default=list(REPORT),
+        help="which runs; with --resume finished ones join",
+    )
     add("--epochs", type=utils.positive_int, default=100, help="passes over the training images")
     add("--batch-size", type=utils.above_one, default=1024, help="images per update")
     add("--lr", type=utils.positive_float, default=0.03, help="learning rate of SGD per 256 images of a batch")
@@ -524,7 +544,9 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--train-images", type=utils.natural, default=0, help="size of a random subset to train on; 0 is all")
     add("--test-images", type=utils.natural, default=0, help="test images used, from the first; 0 is all")
     add("--linear-epochs", type=utils.natural, default=0, help="epochs of linear evaluation after training; 0 is off")
-    return utils.parse_args(parser, argv, QUICK)
+    args = utils.parse_args(parser, argv, QUICK)
+    args.runs = list(dict.fromkeys(args.runs))
+    return args
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -552,7 +574,7 @@ def main(argv: list[str] | None = None) -> None:
     results["gradient_error"] = gradient_error(data["train_images"][:32], args)
     measured = {"seconds": seconds, "history": histories, "results": results}
     metrics = utils.save_metrics(args.out, "q3_simsiam", utils.run_config(args, source), args.device, **measured)
-    (args.out / "report.md").write_text(report(metrics))
+    (args.out / "report.md").write_text(report(metrics), encoding="utf-8")
     print(closing_table(metrics))
     print(f"figures, metrics.json and report.md are in {args.out}")
 

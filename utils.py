@@ -191,6 +191,8 @@ def load_rgb(args: argparse.Namespace) -> tuple[dict[str, torch.Tensor], str]:
     tensors = {}
     for split in ("train", "test"):
         images = torch.tensor(data[f"{split}_images"])
+        if len(images) < 2:
+            raise InputError(f"{data['source']}: at least two {split} images are due")
         if images.shape[1:3] not in ((28, 28), (32, 32)):
             raise InputError(f"{data['source']}: images are {tuple(images.shape[1:])}; 32 x 32 or 28 x 28 is due")
         images = images.permute(0, 3, 1, 2) if images.dim() == 4 else images[:, None].expand(-1, 3, -1, -1)
@@ -458,7 +460,7 @@ def save_metrics(out: Path, script: str, config: dict, device: torch.device, **c
     config = dict(config)
     metrics = {"script": script, "data": config.pop("source"), "config": config, "device": describe(device)}
     metrics |= {"versions": versions} | content
-    Path(out, "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+    Path(out, "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return metrics
 
 

@@ -115,6 +115,109 @@ def test_critic_has_the_layers_of_the_assignment():
 # --- Measures ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def bright(tmp_path):
+    """Arguments of a small training on white images, and its data."""
+    flags = "--device cpu --iterations 60 --critic-updates 2 --width 4 --latent-size 4 --batch-size 16 --lr 0.005"
+    args = q2_gan.get_args([*flags.split(), "--perturb-dims", "3", "--classifier-steps", "30", "--out", str(tmp_path)])
+    images = torch.full((40, 3, 32, 32), 255, dtype=torch.uint8)
+    return args, {"train_images": images, "train_labels": torch.zeros(40).long()}
+
+
+def test_training_moves_the_samples_to_the_data(bright):
+    args, data = bright
+    q2_gan.train(data, args, {})
+    generators, history = q2_gan.load_generators(args, {})
+    means = [q2_gan.generate(generator, torch.randn(50, 4)).mean().item() for generator in generators.values()]
+    assert abs(means[0]) < 0.2 and means[-1] > 0.5
+    assert history["iteration"] == 60 and len(history["distance"]) == 6
+    assert history["distance"][1] > 0  # the critic tells real from generated images, in this direction
+    assert max(history["penalty"]) < 5  # and the penalty bounds its slope
+
+
+def test_penalty_coefficient_bounds_the_critic(bright):
+    args, data = bright
+    args.iterations, args.snapshots, penalties = 20, [20], []
+    for args.penalty in (10.0, 1e-6):
+        q2_gan.train(data, args, {})
+        penalties.append(sum(q2_gan.load_generators(args, {})[1]["penalty"]))
+    assert penalties[1] > 3 * penalties[0]
+
+
+def test_classifier_learns_its_labels(bright):
+    args, data = bright
+    data["train_images"][:20] = 0
+    data["train_labels"][:20] = 7
+    data |= {"test_images": data["train_images"], "test_labels": data["train_labels"]}
+    assert q2_gan.train_classifier(data, args, "black and white")[1] == 1
+
+
+class Threshold(nn.Module):
+    """A stub of the classifier: digit 1 for an image whose first pixel is positive, 0 otherwise, surely."""
+
+    def features(self, x):
+        return torch.stack([x[:, 0, 0, 0], x[:, 0, 0, 1]], 1)
+
+    def output(self, features):
+        return torch.stack(
+            [torch.zeros(len(features)), 100 * features[:, 0], *(torch.full((8, len(features)), -100.0))], 1
+        )
+
+
+class Latent(nn.Module):
+    """A stub of the generator: every pixel is the first latent coordinate, from -1 to 1."""
+
+    def forward(self, z):
+        return z[:, 0].clamp(-1, 1)[:, None, None, None].expand(-1, 3, 32, 32)
+
+
+def test_measure_of_known_images():
+    images = torch.ones(4, 3, 32, 32)
+    images[3] = -1
+    numbers = q2_gan.measure(images, Threshold(), (torch.zeros(2).double(), torch.zeros(2, 2).double()))
+    assert numbers["histogram"] == [1, 3, 0, 0, 0, 0, 0, 0, 0, 0]
+    assert numbers["entropy"] == pytest.approx(2 - 0.75 * math.log2(3)) and numbers["sharpness"] == 0
+    assert numbers["confidence"] == pytest.approx(1)
+    assert numbers["frechet"] == pytest.approx(2 * 0.5**2 + 2 * 1)  # mean (0.5, 0.5), variances 1
+
+
+def test_evaluation_finds_the_dimension_that_matters(bright):
+    args, data = bright
+    args.samples, args.perturb_max, args.snapshots = 100, 4, [0]
+    data["test_images"] = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8)
+    results = q2_gan.evaluate({0: Latent()}, Threshold(), data, args)
+    changed, moved = results["perturbation"]["changed"], results["perturbation"]["moved"]
+    assert changed[1:] == moved[1:] == [0, 0, 0]
+    assert 0.3 < changed[0] < 0.6  # the half below zero crosses it, most at the smallest epsilon of 1
+    assert 0.6 < moved[0] < 1.4  # at epsilon 4, E[1 - clamp(z)] is 1
+    middle = results["interpolation"]
+    assert sum(middle["latent"]["histogram"]) == sum(middle["pixel"]["histogram"]) == 3000
+    assert results["real"]["histogram"] == [0, 40, *[0] * 8]
+
+
+def claims(frechet, sharp, entropy, latent, pixel, changed=0.5, accuracy=0.96):
+    """Metrics with the given numbers, as closing_table takes them."""
+    keys = ("frechet", "sharpness", "entropy")
+    snapshots = [dict(zip(keys, values, strict=True)) for values in zip(frechet, sharp, entropy, strict=True)]
+    results = {"snapshots": list(range(len(snapshots))), "classifier_accuracy": accuracy, "real": {"sharpness": 0.2}}
+    results["per_snapshot"] = {str(i): numbers for i, numbers in enumerate(snapshots)}
+    halves = {"latent": latent, "pixel": pixel}
+    results["interpolation"] = {k: dict(zip(("confidence", "frechet"), v, strict=True)) for k, v in halves.items()}
+    return {"config": {"perturb_dims": [3]}, "results": results | {"perturbation": {"changed": [0, 0, 0, changed]}}}
+
+
+def verdicts(metrics):
+    return [line.split("|")[-2].strip() for line in q2_gan.closing_table(metrics).splitlines()[2:]]
+
+
+def test_closing_table_says_what_the_numbers_do():
+    good = verdicts(claims((9, 5, 1), (0.9, 0.1, 0.19), (0, 2, 3.1), (0.9, 5), (0.8, 6)))
+    assert good == ["yes"] * 8
+    bad = verdicts(claims((9, 5, 6), (0, 0.19, 0.5), (0, 2.9, 2.8), (0.8, 6), (0.9, 5), 0.05, 0.9))
+    assert bad == ["no"] * 8
+    assert verdicts(claims((9,), (0.1,), (3.2,), (0.9, 5), (0.8, 6)))[1:4] == ["-", "-", "-"]
+
+
 def test_frechet_distance_of_known_normals():
     zero, one = torch.zeros(2).double(), torch.eye(2).double()
     p = (zero, torch.diag(torch.tensor([4.0, 9.0]).double()))
@@ -151,7 +254,7 @@ def test_sharpness_is_the_slope_of_a_ramp():
 
 def test_perturbation_touches_one_coordinate():
     z = torch.randn(4, 100)
-    difference = q2_gan.perturb(z, 30, 20) - z
+    difference = q2_gan.perturb(z, 30, torch.arange(21)) - z
     assert difference.shape == (21, 4, 100)
     torch.testing.assert_close(difference[:, :, 30], torch.arange(21.0)[:, None].expand(21, 4))
     difference[:, :, 30] = 0
@@ -189,10 +292,10 @@ def arguments(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(arguments, tmp_path_factory):
-    """The output folder of an uninterrupted run that logs every second iteration."""
+    """The output folder of an uninterrupted run that records every second iteration."""
     out = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(q2_gan, "LOG_EVERY", 2)
+        patch.setattr(q2_gan, "RECORD_EVERY", 2)
         q2_gan.main([*arguments, "--out", str(out)])
     return out
 
@@ -266,9 +369,23 @@ def test_foreign_snapshot_is_named(arguments, finished, tmp_path):
         q2_gan.main([*arguments, "--out", str(tmp_path), "--figures-only", "--lr", "0.01"])
 
 
-def test_resume_with_more_iterations_but_a_snapshot_behind_is_refused(arguments, finished):
+def test_resume_with_a_snapshot_missing_behind_is_refused(arguments, finished):
     with pytest.raises(utils.InputError, match=r"snapshot_4\.pt is missing"):
         q2_gan.main([*arguments, "--out", str(finished), "--resume", "--iterations", "8", "--snapshots", "0", "4", "8"])
+
+
+def test_resume_with_fewer_iterations_is_refused(arguments, finished):
+    with pytest.raises(utils.InputError, match=r"is at iteration 6 already"):
+        q2_gan.main([*arguments, "--out", str(finished), "--resume", "--iterations", "4", "--snapshots", "0", "2"])
+
+
+def test_report_of_earlier_snapshots_names_their_iterations(arguments, finished, tmp_path):
+    for i in (0, 2):
+        (tmp_path / f"snapshot_{i}.pt").write_bytes((finished / f"snapshot_{i}.pt").read_bytes())
+    q2_gan.main([*arguments, "--out", str(tmp_path), "--figures-only", "--snapshots", "0", "2"])
+    metrics = read_metrics(tmp_path)
+    assert metrics["config"]["iterations"] == 2 and len(metrics["history"]["distance"]) == 1
+    assert "Recipe: 2 generator iterations" in (tmp_path / "report.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -297,20 +414,20 @@ def test_loss_that_is_not_finite_stops_and_saves_nothing(arguments, tmp_path, mo
     monkeypatch.setattr(q2_gan, "lp_reg", lambda x, y, critic: critic(x).mean() * math.nan)
     with pytest.raises(utils.InputError, match="the loss is not finite at iteration 2"):
         q2_gan.main([*arguments, "--out", str(tmp_path)])
-    assert [path.name for path in tmp_path.iterdir()] == ["snapshot_0.pt"]
+    assert {path.name for path in tmp_path.iterdir()} == {"classifier.pt", "snapshot_0.pt"}
 
 
 STOPPED = """
 import os, signal, sys, torch, q2_gan, utils
 torch.set_num_threads(int(sys.argv[1]))
-q2_gan.LOG_EVERY = 2
+q2_gan.RECORD_EVERY = 2
 save, step, steps = utils.save_checkpoint, torch.optim.Adam.step, []
 def stop(signal_at): os.kill(os.getpid(), signal_at)
 def killed_at_the_first_checkpoint():
-    utils.save_checkpoint = lambda path, *a: save(path, *a) if "snap" in path.name else stop(signal.SIGKILL)
+    utils.save_checkpoint = lambda path, *a: stop(signal.SIGKILL) if path.name == "checkpoint.pt" else save(path, *a)
 def stopped_in_the_fourth_iteration(by):
     q2_gan.SAVE_EVERY = 0 if by == signal.SIGKILL else 60
-    torch.optim.Adam.step = lambda *a: (step(*a), steps.append(1), len(steps) == 11 and stop(by))
+    torch.optim.Adam.step = lambda *a: (step(*a), steps.append(1), len(steps) == 16 and stop(by))  # 5 are the classifier's
 def killed_in_the_fourth_iteration(): stopped_in_the_fourth_iteration(signal.SIGKILL)
 def interrupted_in_the_fourth_iteration(): stopped_in_the_fourth_iteration(signal.SIGINT)
 def killed_in_the_evaluation(): q2_gan.evaluate = lambda *_: stop(signal.SIGKILL)

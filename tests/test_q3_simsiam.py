@@ -340,6 +340,70 @@ def test_collapse_without_stop_gradient_and_none_with_it(tmp_path, monkeypatch):
     assert std["baseline"] > 0.85 and std["no_stop_gradient"] < 0.7
 
 
+def test_linear_accuracy_of_separable_features(images, monkeypatch):
+    labels = torch.arange(64) % 2
+    features = torch.randn(64, 5) + 6 * labels[:, None]
+    monkeypatch.setattr(q3_simsiam, "embed", lambda *_: (features, None))
+    data = {f"{split}_{key}": labels for split in ("train", "test") for key in ("images", "labels")}
+    assert q3_simsiam.linear_accuracy(None, data, 100, 0) == 1
+
+
+def test_subset_keeps_images_and_labels_together(arguments, tmp_path):
+    full, _ = q3_simsiam.load_images(q3_simsiam.get_args([*arguments, "--out", str(tmp_path)]))
+    flags = ["--out", str(tmp_path), "--train-images", "9", "--test-images", "4"]
+    part, _ = q3_simsiam.load_images(q3_simsiam.get_args([*arguments, *flags]))
+    assert len(part["train_images"]) == len(part["train_labels"]) == 9 and len(part["test_images"]) == 4
+    for image, label in zip(part["train_images"], part["train_labels"], strict=True):
+        (index,) = [i for i, other in enumerate(full["train_images"]) if torch.equal(image, other)]
+        assert full["train_labels"][index] == label
+    assert torch.equal(part["test_labels"], full["test_labels"][:4])
+
+
+@pytest.mark.parametrize(("flag", "num"), [("--train-images", "25"), ("--train-images", "1"), ("--test-images", "11")])
+def test_more_images_than_there_are_are_refused(arguments, flag, num, tmp_path):
+    with pytest.raises(utils.InputError, match=f"{flag} {num}: give 2 to"):
+        q3_simsiam.main([*arguments, "--out", str(tmp_path), flag, num])
+
+
+def test_training_step_runs_under_autocast(images):
+    """As on CUDA: the network in bfloat16, the augmentation and the loss in float32."""
+    model = small()
+    x1, x2 = (q3_simsiam.augment((images[:8] * 255).byte()) for _ in range(2))
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = model(x1, x2)
+    loss = model.loss(*(output.float() for output in outputs))
+    loss.backward()
+    assert outputs[0].dtype == torch.bfloat16 and loss.dtype == torch.float32 and torch.isfinite(loss)
+
+
+def ablation(full, run="no_stop_gradient", **changes):
+    """The verdicts of closing_table on made-up numbers of an ablation beside a healthy baseline."""
+    recipe = {"data": "cifar10", "epochs": 100, "batch_size": 1024, "lr": 0.03, "train_images": 0, "test_images": 0}
+    config = recipe | {"dim": 100, "runs": ["baseline", run]} | ({} if full else {"epochs": 5})
+    baseline = {"knn_accuracy": 0.61, "loss": -0.8, "output_std": 0.1}
+    ablated = {"knn_accuracy": 0.1, "loss": -0.99, "output_std": 0.001} | changes
+    results = {"untrained": {"knn_accuracy": 0.2}, "gradient_error": 0.0, "baseline": baseline, run: ablated}
+    table = q3_simsiam.closing_table({"config": config, "results": results}).splitlines()
+    return [line.split("|")[-2].strip() for line in table[3:-1]]
+
+
+def test_closing_table_says_what_the_numbers_do():
+    assert ablation(True) == ["yes", "yes", "yes"]
+    assert ablation(True, knn_accuracy=0.3, loss=-0.5, output_std=0.09) == ["no", "no", "no"]
+    assert ablation(False) == ["-", "yes"] and ablation(False, output_std=0.2) == ["-", "no"]
+    assert ablation(True, "fixed_random_predictor", loss=-0.3) == ["-", "yes"]
+
+
+def test_figures_only_without_training_is_refused(arguments, tmp_path):
+    with pytest.raises(utils.InputError, match=r"checkpoint_baseline\.pt does not hold a finished training"):
+        q3_simsiam.main([*arguments, "--out", str(tmp_path), "--figures-only"])
+
+
+def test_knn_votes_do_not_overflow_at_low_temperatures():
+    x, labels = torch.tensor([[1.0, 0.0], [1.0, 0.1], [1.0, 0.3]]), torch.tensor([0, 1, 1])
+    assert q3_simsiam.knn_accuracy(x, labels, x[:1], labels[:1], 3, 0.001) == 1
+
+
 def test_too_many_neighbours_are_refused(arguments, tmp_path):
     with pytest.raises(utils.InputError, match="--knn-k 25 is more than the 24 training images"):
         q3_simsiam.main([*arguments, "--out", str(tmp_path), "--knn-k", "25"])
