@@ -420,14 +420,14 @@ def test_loss_that_is_not_finite_stops_and_saves_nothing(arguments, tmp_path, mo
 STOPPED = """
 import os, signal, sys, torch, q2_gan, utils
 torch.set_num_threads(int(sys.argv[1]))
-q2_gan.RECORD_EVERY = 2
+q2_gan.RECORD_EVERY = 2  # and 5 of the steps below are the classifier's
 save, step, steps = utils.save_checkpoint, torch.optim.Adam.step, []
 def stop(signal_at): os.kill(os.getpid(), signal_at)
 def killed_at_the_first_checkpoint():
     utils.save_checkpoint = lambda path, *a: stop(signal.SIGKILL) if path.name == "checkpoint.pt" else save(path, *a)
 def stopped_in_the_fourth_iteration(by):
     q2_gan.SAVE_EVERY = 0 if by == signal.SIGKILL else 60
-    torch.optim.Adam.step = lambda *a: (step(*a), steps.append(1), len(steps) == 16 and stop(by))  # 5 are the classifier's
+    torch.optim.Adam.step = lambda *a: (step(*a), steps.append(1), len(steps) == 16 and stop(by))
 def killed_in_the_fourth_iteration(): stopped_in_the_fourth_iteration(signal.SIGKILL)
 def interrupted_in_the_fourth_iteration(): stopped_in_the_fourth_iteration(signal.SIGINT)
 def killed_in_the_evaluation(): q2_gan.evaluate = lambda *_: stop(signal.SIGKILL)
