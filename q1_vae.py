@@ -265,6 +265,8 @@ def load_images(args: argparse.Namespace) -> tuple[dict, str]:
         source += ", each pixel binarised once with a fixed seed"
     if "valid" not in images:
         images["train"], images["valid"] = images["train"].tensor_split([len(images["train"]) * 5 // 6])
+    if not len(images["train"]) or not len(images["valid"]):
+        raise utils.InputError(f"{source}: too few images to train and validate")
     images["test"] = thin(images["test"], args.test_images)
     return {split: tensor.flatten(1).to(args.device) for split, tensor in images.items()}, source
 
@@ -283,7 +285,7 @@ def draw_elbo(histories: dict, path: Path) -> None:
             color = f"C{list(ESTIMATORS).index(estimator)}"
             axes.plot(range(start + 1, len(values) + 1), values[start:], color=color, marker=".", label=label)
         axes.set(xlabel="epoch", ylabel="validation ELBO (nats)")
-        axes.set_title("ELBO during training" if not part else "its second half")
+        axes.set_title("second half of training" if part else "training, a line for each seed")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.legend()
@@ -373,7 +375,7 @@ def closing_table(metrics: dict) -> str:
         rows.append(row(quantity, key, REPORT["log_likelihood"], criterion, met))
         if official and len(seeds) > 1:
             mean = results["mean"][key]
-            rows.append([f"  mean of {len(seeds)} seeds", mean, "-", "> -96", "yes" if mean > -96 else "no"])
+            rows.append([f"its mean over {len(seeds)} seeds, {words}", mean, "-", "> -96", mean > -96])
     return utils.make_table(["quantity", "ours", "report", "criterion", "met"], rows)
 
 

@@ -393,6 +393,8 @@ def draw_figures(generators: dict, history: dict, args: argparse.Namespace) -> N
     z = torch.randn(64, args.latent_size, device=args.device)
     grids = {f"iteration {iteration:,}": generate(g, z) for iteration, g in generators.items()}
     draw_grids(grids, args.out / "samples.png")
+    for stale in args.out.glob("samples_*.png"):
+        stale.unlink()
     for iteration, (title, grid) in zip(generators, grids.items(), strict=True):
         draw_grids({title: grid}, args.out / f"samples_{iteration}.png")
 
@@ -407,7 +409,7 @@ def draw_figures(generators: dict, history: dict, args: argparse.Namespace) -> N
     strips = {}
     for pair in range(4):
         strips |= {f"{pair + 1} (a) latent": latent[:, pair], f"{pair + 1} (b) pixel": pixel[:, pair]}
-    title = f"Interpolation between z1 (α = 0) and z0 (α = 1), iteration {iteration:,}"
+    title = f"Interpolation from z1 (α = 0) to z0 (α = 1), iteration {iteration:,}"
     draw_strips(strips, [f"{alpha:.1f}" for alpha in alphas], title, args.out / "interpolation.png")
     draw_training(history, args.out / "training.png")
 
@@ -538,7 +540,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--width",
         type=utils.positive_int,
         default=64,
-        help="channels h_dim of the widest layer; deeper ones have 2h, 4h",
+        help="channels h_dim next to the image; deeper layers: 2h, 4h",
     )
     add("--latent-size", type=utils.positive_int, default=100, help="number of latent variables")
     add(

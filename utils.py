@@ -10,6 +10,7 @@ import shlex
 import socket
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
@@ -43,7 +44,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
     """Keep the docstring's line breaks and append the defaults, but not to switches."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
+        return action.help if action.default is None or action.default is False else super()._get_help_string(action)
 
 
 def _number(kind: type, low: float, high: float, description: str) -> Callable[[str], float]:
@@ -244,11 +245,11 @@ def load_amat(data_dir: Path) -> dict:
 
     if missing:
         try:
-            _download(fetch, folder)
+            _download(fetch, "binarized MNIST", folder)
         except InputError as error:
             if len(missing) < len(paths):
                 raise
-            print(f"{error}; using MNIST, binarised once, instead", file=sys.stderr)
+            print(f"{error}. Taking MNIST, binarised once, in its place.", file=sys.stderr)
             return load_torchvision("mnist", data_dir)
     data = {}
     for split, path in paths.items():
@@ -268,7 +269,7 @@ def load_torchvision(name: str, data_dir: Path) -> dict:
         "cifar10": ("cifar-10-batches-py", ({"train": True}, {"train": False}), CIFAR10),
     }[name]
     if not (data_dir / first_file).exists():
-        _download(lambda part: [make(part, download=True, **kwargs) for kwargs in split_kwargs], data_dir)
+        _download(lambda part: [make(part, download=True, **kwargs) for kwargs in split_kwargs], name, data_dir)
     data = {}
     try:
         for split, kwargs in zip(("train", "test"), split_kwargs, strict=True):
@@ -285,7 +286,7 @@ def load_torchvision(name: str, data_dir: Path) -> dict:
     return data | {"source": f"{make.__name__} (torchvision)"}
 
 
-def _download(fetch: Callable[[str], object], folder: Path) -> None:
+def _download(fetch: Callable[[str], object], name: str, folder: Path) -> None:
     """Let `fetch` fill a temporary folder and move what it holds into `folder` once all of it is there."""
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(30)
@@ -296,8 +297,9 @@ def _download(fetch: Callable[[str], object], folder: Path) -> None:
             for item in Path(part).iterdir():
                 item.replace(folder / item.name)
     except (RuntimeError, OSError, HTTPException) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"download to {folder} failed ({reason}); data/README.md says what goes there") from error
+        reason = textwrap.shorten(str(error), 120) or type(error).__name__
+        text = f"no {name} in {folder}, and its download failed ({reason}); see data/README.md, or use --data synthetic"
+        raise InputError(text) from error
     finally:
         socket.setdefaulttimeout(timeout)
 

@@ -502,7 +502,7 @@ def test_ctrl_c_says_how_to_resume_and_exits_130(data_dir, tmp_path):
         while b"epoch 1/" not in process.stdout.readline():
             pass
         process.send_signal(signal.SIGINT)
-        process.stdout.close()
+        process.stdout.read()
         error = process.stderr.read().decode()
     assert process.returncode == 130
     assert error.strip() == f"interrupted; continue with: python {' '.join(command)} --resume"

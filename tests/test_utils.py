@@ -161,6 +161,14 @@ def test_truncated_npz_is_named_and_kept(keep, tmp_path):
     assert digest(tmp_path) == before
 
 
+def test_too_few_images_are_refused_by_problem_1(tmp_path):
+    one = np.zeros((1, 28, 28), np.uint8)
+    np.savez(tmp_path / "mnist.npz", **arrays(train_images=one, train_labels=np.zeros(1, np.uint8)))
+    args = q1_vae.get_args(["--data", "mnist", "--data-dir", str(tmp_path), "--out", str(tmp_path), "--device", "cpu"])
+    with pytest.raises(utils.InputError, match="made for a test: too few images to train and validate"):
+        q1_vae.load_images(args)
+
+
 def test_flipped_bytes_of_a_compressed_npz_are_named(tmp_path):
     path, generator = tmp_path / "mnist.npz", np.random.default_rng(0)
     images = generator.integers(0, 256, (12, 28, 28), np.uint8)
@@ -277,7 +285,7 @@ def test_mnist_takes_the_place_of_a_failed_download_and_says_so(amat, server_hol
     images = write_mnist(tmp_path / "data" / "MNIST" / "raw")
     data = utils.load_data("binarized_mnist", tmp_path / "data")
     assert data["source"] == "MNIST (torchvision)" and np.array_equal(data["train_images"], images)
-    assert "using MNIST, binarised once, instead" in capsys.readouterr().err
+    assert "Taking MNIST, binarised once, in its place." in capsys.readouterr().err
     assert list((tmp_path / "data" / "binarized_mnist").iterdir()) == []
 
 
@@ -300,7 +308,7 @@ def test_missing_third_amat_file_is_an_error_not_a_fallback(amat, tmp_path, monk
     utils.load_data("binarized_mnist", tmp_path / "data")
     (tmp_path / "data" / "binarized_mnist" / "binarized_mnist_test.amat").unlink()
     monkeypatch.setattr(utils, "AMAT_URL", "http://127.0.0.1:1/")
-    with pytest.raises(utils.InputError, match=r"download to .*binarized_mnist failed"):
+    with pytest.raises(utils.InputError, match=r"no binarized MNIST in .*, and its download failed"):
         utils.load_data("binarized_mnist", tmp_path / "data")
 
 
@@ -353,7 +361,9 @@ def test_interrupted_download_leaves_nothing(name, tmp_path, monkeypatch):
             raise RuntimeError("File not found or corrupted.\nmore")
 
     monkeypatch.setattr(utils, {"mnist": "MNIST", "svhn": "SVHN", "cifar10": "CIFAR10"}[name], Dataset)
-    with pytest.raises(utils.InputError, match=r"failed \(File not found or corrupted\. more\)") as error:
+    with pytest.raises(
+        utils.InputError, match=rf"no {name} in .* failed \(File not found or corrupted\. more\)"
+    ) as error:
         utils.load_data(name, tmp_path)
     assert "\n" not in str(error.value) and list(tmp_path.iterdir()) == []
 
