@@ -28,7 +28,7 @@ import utils
 SNAPSHOT_PLACES = (0, 0.14, 0.4, 1)  # of the iterations; the report's 0, 7,000, 20,000 and 50,000
 RECORD_EVERY = 10  # iterations; a log line is printed for every tenth record
 SAVE_EVERY = 60  # seconds
-QUICK = {"iterations": 150, "width": 16, "critic_updates": 2, "lr": 1e-3, "classifier_steps": 150, "samples": 2000}
+QUICK = {"iterations": 500, "width": 16, "critic_updates": 2, "lr": 1e-3, "classifier_steps": 150, "samples": 2000}
 
 
 # --- The functions of the assignment ----------------------------------------------------------------------------------

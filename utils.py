@@ -176,9 +176,7 @@ def load_data(name: str, data_dir: Path, colour: bool = False) -> dict:
     if path.exists():
         return load_npz(path)
     if name == "synthetic":
-        train, test = synthetic_digits(60_000, 0, colour), synthetic_digits(10_000, 1, colour)
-        data = dict(zip(("train_images", "train_labels", "test_images", "test_labels"), train + test, strict=True))
-        return data | {"source": f"synthetic {'house numbers' if colour else 'digits'} (fonts of matplotlib, warped)"}
+        return synthetic_data(60_000, 10_000, colour)
     return load_amat(Path(data_dir)) if name == "binarized_mnist" else load_torchvision(name, Path(data_dir))
 
 
@@ -323,6 +321,13 @@ def glyph_distances() -> torch.Tensor:
             inside = np.asarray(cell) > 127
             fields.append((distance_transform_edt(inside) - distance_transform_edt(~inside)) / 40)
     return torch.tensor(np.stack(fields), dtype=torch.float32).view(len(FONTS), 10, 64, 64)
+
+
+def synthetic_data(num_train: int, num_test: int, colour: bool) -> dict:
+    """Return a data set of synthetic digits, as `load_data` does."""
+    train, test = synthetic_digits(num_train, 0, colour), synthetic_digits(num_test, 1, colour)
+    data = dict(zip(("train_images", "train_labels", "test_images", "test_labels"), train + test, strict=True))
+    return data | {"source": f"synthetic {'house numbers' if colour else 'digits'} (fonts of matplotlib, warped)"}
 
 
 def synthetic_digits(num: int, seed: int, colour: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -1,10 +1,10 @@
 """Problem 1: each formula against an oracle, and the script from training to report on a tiny data set."""
 
-import json
 import math
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch.distributions import Bernoulli, MultivariateNormal, Normal, kl_diverg
 
 import q1_vae
 import utils
+from tests.helpers import read_metrics
 
 ROOT = Path(__file__).parent.parent
 SHAPES = [(5, 7), (1, 784), (6, 1), (3, 2, 4, 5), (4,)]
@@ -328,9 +329,8 @@ TINY = ["--device", "cpu", "--epochs", "2", "--importance-samples", "20", "--lat
 def data_dir(tmp_path_factory):
     """600 + 60 synthetic digits in the one-file format."""
     folder = tmp_path_factory.mktemp("data")
-    train, test = utils.synthetic_digits(600, 0, False), utils.synthetic_digits(60, 1, False)
-    keys = ("train_images", "train_labels", "test_images", "test_labels")
-    np.savez(folder / "mnist.npz", **dict(zip(keys, train + test, strict=True)), source="tiny digits")
+    data = utils.synthetic_data(600, 60, False) | {"source": "tiny digits"}
+    np.savez(folder / "mnist.npz", **data)
     return folder
 
 
@@ -345,15 +345,6 @@ def finished(arguments, tmp_path_factory):
     out = tmp_path_factory.mktemp("finished")
     q1_vae.main([*arguments, "--repeats", "2", "--out", str(out)])
     return out
-
-
-def read_metrics(out):
-    """metrics.json without the times."""
-    metrics = json.loads((out / "metrics.json").read_text())
-    del metrics["seconds"]
-    for history in metrics["history"].values():
-        del history["seconds"]
-    return metrics
 
 
 def test_run_writes_metrics_figures_and_report(finished):
@@ -485,25 +476,21 @@ def test_bad_input_ends_the_process_with_status_2_and_one_line(tmp_path):
 
 
 def test_ctrl_c_says_how_to_resume_and_exits_130(data_dir, tmp_path):
-    command = [
-        "q1_vae.py",
-        "--data",
-        "mnist",
-        "--data-dir",
-        str(data_dir),
-        "--epochs",
-        "100000",
-        "--out",
-        str(tmp_path),
-    ]
+    flags = ["--data", "mnist", "--data-dir", str(data_dir), "--epochs", "100000", "--out", str(tmp_path)]
+    # A shell starts background jobs with SIGINT ignored; a terminal does not.
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(
-        [sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "q1_vae.py", *flags],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=listen,
     ) as process:
-        while b"epoch 1/" not in process.stdout.readline():
+        while "epoch 1/" not in process.stdout.readline():
             pass
         process.send_signal(signal.SIGINT)
-        process.stdout.read()
-        error = process.stderr.read().decode()
+        _, error = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert error.strip() == f"interrupted; continue with: python {' '.join(command)} --resume"
+    assert error.strip() == f"interrupted; continue with: python q1_vae.py {' '.join(flags)} --resume"
     assert (tmp_path / "checkpoint_analytic_seed0.pt").exists()

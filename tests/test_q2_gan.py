@@ -1,6 +1,5 @@
 """Problem 2: the losses against closed forms, the measures against hand computations, and the script end to end."""
 
-import json
 import math
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from torch import nn
 
 import q2_gan
 import utils
+from tests.helpers import read_metrics
 
 ROOT = Path(__file__).parent.parent
 SHAPES = [(6, 5), (6, 3, 4, 4)]
@@ -284,9 +284,8 @@ TINY += "--perturb-dims 3 5 --perturb-max 4 --classifier-steps 5 --samples 40 --
 def arguments(tmp_path_factory):
     """Flags of a tiny run on 200 + 50 grey digits of 28 x 28, given as mnist.npz."""
     folder = tmp_path_factory.mktemp("data")
-    train, test = utils.synthetic_digits(200, 0, False), utils.synthetic_digits(50, 1, False)
-    keys = ("train_images", "train_labels", "test_images", "test_labels")
-    np.savez(folder / "mnist.npz", **dict(zip(keys, train + test, strict=True)), source="tiny digits")
+    data = utils.synthetic_data(200, 50, False) | {"source": "tiny digits"}
+    np.savez(folder / "mnist.npz", **data)
     return ["--data", "mnist", "--data-dir", str(folder), *TINY]
 
 
@@ -298,13 +297,6 @@ def finished(arguments, tmp_path_factory):
         patch.setattr(q2_gan, "RECORD_EVERY", 2)
         q2_gan.main([*arguments, "--out", str(out)])
     return out
-
-
-def read_metrics(out):
-    """metrics.json without the time."""
-    metrics = json.loads((out / "metrics.json").read_text())
-    del metrics["seconds"]
-    return metrics
 
 
 def test_images_are_padded_to_32_and_three_channels(arguments, tmp_path):

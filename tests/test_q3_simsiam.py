@@ -1,6 +1,5 @@
 """Problem 3: model and loss, the augmentation against torchvision, the monitors, and the script end to end."""
 
-import json
 import math
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from torchvision.transforms.v2 import RandomResizedCrop
 
 import q3_simsiam
 import utils
+from tests.helpers import read_metrics
 
 ROOT = Path(__file__).parent.parent
 
@@ -265,9 +265,8 @@ TINY += " --runs baseline no_predictor"
 def arguments(tmp_path_factory):
     """Flags of a tiny run on 24 + 10 house numbers, given as synthetic.npz."""
     folder = tmp_path_factory.mktemp("data")
-    train, test = utils.synthetic_digits(24, 0, True), utils.synthetic_digits(10, 1, True)
-    keys = ("train_images", "train_labels", "test_images", "test_labels")
-    np.savez(folder / "synthetic.npz", **dict(zip(keys, train + test, strict=True)), source="tiny house numbers")
+    data = utils.synthetic_data(24, 10, True) | {"source": "tiny house numbers"}
+    np.savez(folder / "synthetic.npz", **data)
     return [*TINY.split(), "--data-dir", str(folder)]
 
 
@@ -277,15 +276,6 @@ def finished(arguments, tmp_path_factory):
     out = tmp_path_factory.mktemp("finished")
     q3_simsiam.main([*arguments, "--out", str(out)])
     return out
-
-
-def read_metrics(out):
-    """metrics.json without the times."""
-    metrics = json.loads((out / "metrics.json").read_text())
-    del metrics["seconds"]
-    for history in metrics["history"].values():
-        del history["seconds"]
-    return metrics
 
 
 def test_run_writes_metrics_figures_and_report(finished):

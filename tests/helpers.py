@@ -1,0 +1,13 @@
+"""What the tests of the three scripts share."""
+
+import json
+
+
+def read_metrics(out):
+    """metrics.json in folder `out`, without the times."""
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    del metrics["seconds"]
+    for history in metrics["history"].values():
+        if isinstance(history, dict):
+            del history["seconds"]
+    return metrics
