@@ -475,9 +475,7 @@ def main(argv: list[str] | None = None) -> None:
     history = {f"{name}_seed{seed}": history for (name, seed), history in histories.items()}
     measured = {"seconds": seconds, "history": history, "results": results}
     metrics = utils.save_metrics(args.out, "q1_vae", utils.run_config(args, source), args.device, **measured)
-    (args.out / "report.md").write_text(report(metrics), encoding="utf-8")
-    print(closing_table(metrics))
-    print(f"figures, metrics.json and report.md are in {args.out}")
+    utils.publish(args.out, report(metrics), closing_table(metrics))
 
 
 if __name__ == "__main__":

@@ -586,9 +586,7 @@ def main(argv: list[str] | None = None) -> None:
     measured = {"seconds": seconds, "history": curves, "results": results}
     run_config = utils.run_config(args, source) | {"iterations": args.snapshots[-1]}
     metrics = utils.save_metrics(args.out, "q2_gan", run_config, args.device, **measured)
-    (args.out / "report.md").write_text(report(metrics), encoding="utf-8")
-    print(closing_table(metrics))
-    print(f"figures, metrics.json and report.md are in {args.out}")
+    utils.publish(args.out, report(metrics), closing_table(metrics))
 
 
 if __name__ == "__main__":

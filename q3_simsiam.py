@@ -574,9 +574,7 @@ def main(argv: list[str] | None = None) -> None:
     results["gradient_error"] = gradient_error(data["train_images"][:32], args)
     measured = {"seconds": seconds, "history": histories, "results": results}
     metrics = utils.save_metrics(args.out, "q3_simsiam", utils.run_config(args, source), args.device, **measured)
-    (args.out / "report.md").write_text(report(metrics), encoding="utf-8")
-    print(closing_table(metrics))
-    print(f"figures, metrics.json and report.md are in {args.out}")
+    utils.publish(args.out, report(metrics), closing_table(metrics))
 
 
 if __name__ == "__main__":

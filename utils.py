@@ -471,6 +471,13 @@ def save_metrics(out: Path, script: str, config: dict, device: torch.device, **c
     return metrics
 
 
+def publish(out: Path, report: str, table: str) -> None:
+    """Write out/report.md and end the run's output with its closing table."""
+    Path(out, "report.md").write_text(report, encoding="utf-8")
+    print(table)
+    print(f"figures, metrics.json and report.md are in {out}")
+
+
 def make_table(header: list[str], rows: list[list]) -> str:
     """Return a Markdown table with aligned columns; floats with four decimals, truth as yes and no."""
 
