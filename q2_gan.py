@@ -468,8 +468,10 @@ def report(metrics: dict) -> str:
     dimension_table = utils.make_table(["dimension", "digit changes", "image moves", "rank"], rows)
 
     keys, schemes = ("frechet", "confidence", "sharpness"), ("latent", "pixel", "samples")
-    rows = [[name, *(f"{results['interpolation'][name][key]:.4g}" for key in keys)] for name in schemes]
+    interpolation = results["interpolation"]
+    rows = [[name, *(f"{interpolation[name][key]:.4g}" for key in keys)] for name in schemes]
     interpolation_table = utils.make_table(["images", "Fréchet distance", "confidence", "sharpness"], rows)
+    apart = {name: interpolation[name]["frechet"] / interpolation["samples"]["frechet"] for name in schemes}
     last = results["snapshots"][-1]
     grids = "\n".join(f"![samples at iteration {i:,}](samples_{i}.png)" for i in results["snapshots"])
 
@@ -481,24 +483,27 @@ def report(metrics: dict) -> str:
   {config["lr"]:g} with betas (0.5, 0.9). The report's: SVHN, 50,000 iterations, 5 critic updates, width 64, Adam 1e-4.
 - Device: {metrics["device"]}, torch {metrics["versions"]["torch"]}. Time: {metrics["seconds"] / 60:.0f} minutes.
 
-The numbers come from a small convolutional classifier trained on the same labelled images. The Fréchet distance
-compares its 128 features of {config["samples"]:,} samples with those of the test images. A row of several numbers has
-one for each snapshot: iterations {", ".join(f"{i:,}" for i in results["snapshots"])}.
+The numbers come from a small convolutional classifier trained on the same labelled images, with 128 features before
+its last layer. A row of several numbers has one for each snapshot: iterations
+{", ".join(f"{i:,}" for i in results["snapshots"])}.
 
 {closing_table(metrics)}
 
-![critic's estimate and penalty](training.png)
-
 ## 2.2 Samples
 
-The same noise at each snapshot. Entropy is that of the classifier's digits (at most 3.32 bits), confidence its mean
-largest probability, sharpness the mean magnitude of the brightness gradient.
+The same noise at each snapshot. A small classifier sorts {config["samples"]:,} samples of each into digits: entropy is
+that of their histogram (at most 3.32 bits), confidence the mean largest probability. The Fréchet distance is that of
+its features to those of the test images, sharpness the mean magnitude of the brightness gradient.
 
 {snapshot_table}
 
 ![samples of all snapshots](samples.png)
 
 {grids}
+
+The critic's estimate of the Wasserstein distance and the penalty that keeps it near 1-Lipschitz:
+
+![critic's estimate and penalty](training.png)
 
 ## 2.3 Perturbation of one latent dimension
 
@@ -517,7 +522,8 @@ images.
 ## 2.4 Interpolation
 
 1,000 pairs at α = 0.4, 0.5 and 0.6 in either scheme; for comparison 3,000 (or all) samples of iteration {last:,}. The
-Fréchet distances of this table are of equally many images.
+Fréchet distances of this table are of equally many images. The latent path's images are {apart["latent"]:.2g} times as
+far from the test images as samples are, the pixel path's {apart["pixel"]:.2g} times.
 
 {interpolation_table}
 

@@ -366,22 +366,40 @@ def test_training_step_runs_under_autocast(images):
     assert outputs[0].dtype == torch.bfloat16 and loss.dtype == torch.float32 and torch.isfinite(loss)
 
 
-def ablation(full, run="no_stop_gradient", **changes):
+def verdicts(run="no_predictor", config=(), baseline=(), **changes):
     """The verdicts of closing_table on made-up numbers of an ablation beside a healthy baseline."""
     recipe = {"data": "cifar10", "epochs": 100, "batch_size": 1024, "lr": 0.03, "train_images": 0, "test_images": 0}
-    config = recipe | {"dim": 100, "runs": ["baseline", run]} | ({} if full else {"epochs": 5})
-    baseline = {"knn_accuracy": 0.61, "loss": -0.8, "output_std": 0.1}
+    healthy = {"knn_accuracy": 0.61, "loss": -0.8, "output_std": 0.1} | dict(baseline)
     ablated = {"knn_accuracy": 0.1, "loss": -0.99, "output_std": 0.001} | changes
-    results = {"untrained": {"knn_accuracy": 0.2}, "gradient_error": 0.0, "baseline": baseline, run: ablated}
-    table = q3_simsiam.closing_table({"config": config, "results": results}).splitlines()
-    return [line.split("|")[-2].strip() for line in table[3:-1]]
+    metrics = {
+        "config": recipe | {"dim": 100, "runs": ["baseline", run]} | dict(config),
+        "results": {"untrained": {"knn_accuracy": 0.2}, "gradient_error": 0.0, "baseline": healthy, run: ablated},
+    }
+    table = q3_simsiam.closing_table(metrics).splitlines()
+    return [line.split("|")[-2].strip() for line in table[2:-1]]
 
 
-def test_closing_table_says_what_the_numbers_do():
-    assert ablation(True) == ["yes", "yes", "yes"]
-    assert ablation(True, knn_accuracy=0.3, loss=-0.5, output_std=0.09) == ["no", "no", "no"]
-    assert ablation(False) == ["-", "yes"] and ablation(False, output_std=0.2) == ["-", "no"]
-    assert ablation(True, "fixed_random_predictor", loss=-0.3) == ["-", "yes"]
+def test_closing_table_holds_the_full_recipe_to_the_reports_numbers():
+    assert verdicts() == ["yes", "yes", "yes", "yes"]
+    assert verdicts(baseline={"knn_accuracy": 0.59}, knn_accuracy=0.16, loss=-0.97, output_std=0.011) == ["no"] * 4
+
+
+def test_closing_table_holds_a_shorter_recipe_on_cifar10_to_lower_limits():
+    short = {"epochs": 5}
+    assert verdicts(config=short, baseline={"knn_accuracy": 0.33}, knn_accuracy=0.22) == ["yes", "yes", "-", "yes"]
+    changes = {"knn_accuracy": 0.22, "output_std": 0.011}
+    assert verdicts(config=short, baseline={"knn_accuracy": 0.31}, **changes) == ["no", "no", "-", "no"]
+
+
+def test_closing_table_holds_other_data_to_the_contrast_only():
+    other = {"data": "synthetic"}
+    assert verdicts(config=other, baseline={"knn_accuracy": 0.21}, output_std=0.09) == ["yes", "-", "-", "yes"]
+    assert verdicts(config=other, baseline={"knn_accuracy": 0.19}, output_std=0.11) == ["no", "-", "-", "no"]
+
+
+def test_closing_table_expects_a_higher_loss_with_a_frozen_predictor():
+    assert verdicts("fixed_random_predictor", loss=-0.3) == ["yes", "-", "yes"]
+    assert verdicts("fixed_random_predictor", loss=-0.9) == ["yes", "-", "no"]
 
 
 def test_figures_only_without_training_is_refused(arguments, tmp_path):
