@@ -316,7 +316,7 @@ def test_encoder_rate_decays_by_a_cosine_and_the_predictors_stays(arguments, tmp
     assert {predictor for _, predictor in rates} == {0.01}
 
 
-def test_collapse_without_stop_gradient_and_none_with_it(tmp_path, monkeypatch):
+def test_outputs_spread_less_without_stop_gradient(tmp_path, monkeypatch):
     monkeypatch.setattr(q3_simsiam, "resnet18", resnet18)
     data = utils.synthetic_digits(128, 0, True)
     tensors = {f"{split}_images": torch.tensor(data[0]).permute(0, 3, 1, 2) for split in ("train", "test")}
@@ -355,7 +355,7 @@ def test_more_images_than_there_are_are_refused(arguments, flag, num, tmp_path):
         q3_simsiam.main([*arguments, "--out", str(tmp_path), flag, num])
 
 
-def test_training_step_runs_under_autocast(images):
+def test_model_and_loss_run_under_autocast(images):
     """As on CUDA: the network in bfloat16, the augmentation and the loss in float32."""
     model = small()
     x1, x2 = (q3_simsiam.augment((images[:8] * 255).byte()) for _ in range(2))
@@ -366,40 +366,61 @@ def test_training_step_runs_under_autocast(images):
     assert outputs[0].dtype == torch.bfloat16 and loss.dtype == torch.float32 and torch.isfinite(loss)
 
 
-def verdicts(run="no_predictor", config=(), baseline=(), **changes):
-    """The verdicts of closing_table on made-up numbers of an ablation beside a healthy baseline."""
-    recipe = {"data": "cifar10", "epochs": 100, "batch_size": 1024, "lr": 0.03, "train_images": 0, "test_images": 0}
-    healthy = {"knn_accuracy": 0.61, "loss": -0.8, "output_std": 0.1} | dict(baseline)
-    ablated = {"knn_accuracy": 0.1, "loss": -0.99, "output_std": 0.001} | changes
-    metrics = {
-        "config": recipe | {"dim": 100, "runs": ["baseline", run]} | dict(config),
-        "results": {"untrained": {"knn_accuracy": 0.2}, "gradient_error": 0.0, "baseline": healthy, run: ablated},
-    }
-    table = q3_simsiam.closing_table(metrics).splitlines()
-    return [line.split("|")[-2].strip() for line in table[2:-1]]
+def made_up(run="no_predictor", data="cifar10", epochs=100, baseline=0.61, **changes):
+    """Metrics of an ablation beside a healthy baseline, as far as the report reads them."""
+    config = {"data": data, "epochs": epochs, "batch_size": 1024, "lr": 0.03, "dim": 2048, "pred_dim": 512}
+    config |= {"train_images": 0, "test_images": 0, "knn_k": 200, "knn_temperature": 0.1, "runs": ["baseline", run]}
+    root = math.sqrt(2048)
+    healthy = {"knn_accuracy": baseline, "loss": -0.8, "output_std": 0.96 / root}
+    results = {"baseline": healthy, run: {"knn_accuracy": 0.1, "loss": -0.99, "output_std": 0.01 / root} | changes}
+    history = {name: {key: [0.5, numbers[key]] for key in numbers} for name, numbers in results.items()}
+    for name, numbers in results.items():
+        history[name]["seconds"] = [60, 60]
+        numbers |= {"epochs": epochs, "knn_accuracy_backbone": 0.5}
+    results |= {"untrained": {"knn_accuracy": 0.2, "knn_accuracy_backbone": 0.21}, "gradient_error": 0.0}
+    where = {"data": "images", "device": "cpu", "versions": {"torch": "2"}, "seconds": 240}
+    return where | {"config": config, "history": history, "results": results}
+
+
+def column(index, **numbers):
+    """A column of the closing table, from the left or right, but for the row of the gradients."""
+    rows = q3_simsiam.closing_table(made_up(**numbers)).splitlines()[2:-1]
+    return [row.split(" | ")[index].strip(" |") for row in rows]
 
 
 def test_closing_table_holds_the_full_recipe_to_the_reports_numbers():
-    assert verdicts() == ["yes", "yes", "yes", "yes"]
-    assert verdicts(baseline={"knn_accuracy": 0.59}, knn_accuracy=0.16, loss=-0.97, output_std=0.011) == ["no"] * 4
+    assert column(-1, baseline=0.6) == ["yes", "yes", "yes", "yes"]
+    changes = {"knn_accuracy": 0.16, "loss": -0.97, "output_std": 0.1}
+    assert column(-1, baseline=0.59, **changes) == ["no"] * 4
+    assert column(2) == ["0.60", "0.10", "-1", "-"]
 
 
 def test_closing_table_holds_a_shorter_recipe_on_cifar10_to_lower_limits():
-    short = {"epochs": 5}
-    assert verdicts(config=short, baseline={"knn_accuracy": 0.33}, knn_accuracy=0.22) == ["yes", "yes", "-", "yes"]
-    changes = {"knn_accuracy": 0.22, "output_std": 0.011}
-    assert verdicts(config=short, baseline={"knn_accuracy": 0.31}, **changes) == ["no", "no", "-", "no"]
+    assert column(-1, epochs=5, baseline=0.32, knn_accuracy=0.22) == ["yes", "yes", "-", "yes"]
+    assert column(-1, epochs=5, baseline=0.31, knn_accuracy=0.22, output_std=0.1) == ["no", "no", "-", "no"]
 
 
 def test_closing_table_holds_other_data_to_the_contrast_only():
-    other = {"data": "synthetic"}
-    assert verdicts(config=other, baseline={"knn_accuracy": 0.21}, output_std=0.09) == ["yes", "-", "-", "yes"]
-    assert verdicts(config=other, baseline={"knn_accuracy": 0.19}, output_std=0.11) == ["no", "-", "-", "no"]
+    assert column(-1, data="synthetic", baseline=0.21) == ["yes", "-", "-", "yes"]
+    assert column(-1, data="synthetic", baseline=0.19, output_std=0.1) == ["no", "-", "-", "no"]
+    assert column(2, data="synthetic") == ["-"] * 4
 
 
 def test_closing_table_expects_a_higher_loss_with_a_frozen_predictor():
-    assert verdicts("fixed_random_predictor", loss=-0.3) == ["yes", "-", "yes"]
-    assert verdicts("fixed_random_predictor", loss=-0.9) == ["yes", "-", "no"]
+    assert column(-1, run="fixed_random_predictor", loss=-0.3) == ["yes", "-", "yes"]
+    assert column(-1, run="fixed_random_predictor", loss=-0.9) == ["yes", "-", "no"]
+
+
+def test_report_says_what_became_of_each_run():
+    text = " ".join(q3_simsiam.report(made_up()).split())
+    assert "baseline: the output std x sqrt(d) ends at 0.960, not a collapse. The loss ends at -0.8000; it ri" in text
+    assert "no_predictor: the output std x sqrt(d) ends at 0.010, a collapse." in text
+    assert (
+        "rises in 0 of 1 epochs. The kNN accuracy goes from 0.2000 untrained over 0.5000 in epoch 1 to 0.1000." in text
+    )
+    assert "no_stop_gradient: not run." in text and "fixed_random_predictor" not in text
+    frozen = q3_simsiam.report(made_up("fixed_random_predictor"))
+    assert "![accuracy and loss of fixed_random_predictor](fixed_random_predictor.png)" in frozen
 
 
 def test_figures_only_without_training_is_refused(arguments, tmp_path):
