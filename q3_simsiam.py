@@ -37,7 +37,6 @@ REPORT = {
     "no_stop_gradient": {"knn_accuracy": "0.10", "loss": "-1"},
     "no_predictor": {"knn_accuracy": "0.10", "loss": "-1"},
 }
-COLLAPSED = 0.1  # output std x sqrt(d) below this; 1 is evenly spread
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 QUICK = {"epochs": 3, "batch_size": 64, "train_images": 1600, "test_images": 1000, "lr": 0.4}
 
@@ -431,6 +430,15 @@ def draw_comparison(histories: dict, dim: int, path: Path) -> None:
     utils.save_figure(figure, path)
 
 
+def collapse_limit(config: dict) -> float:
+    """The output std x sqrt(d) that counts as a collapse: twice the least.
+
+    Batch normalisation centres the outputs of n images, so they cannot all be the same: at best one opposes the other
+    n - 1, which gives 2 / sqrt(n).
+    """
+    return 4 / math.sqrt(config["batch_size"])
+
+
 def closing_table(metrics: dict) -> str:
     """Every run beside the report's; what is due depends on how near data and recipe are to the report's."""
     config, results = metrics["config"], metrics["results"]
@@ -445,7 +453,7 @@ def closing_table(metrics: dict) -> str:
     elif real and baseline:
         limits = {"knn_accuracy": ("baseline - 0.1 = ", round(baseline["knn_accuracy"] - 0.1, 4))}
     if real:
-        limits["output_std"] = ("", COLLAPSED)
+        limits["output_std"] = ("", collapse_limit(config))
     elif baseline:
         limits["output_std"] = ("baseline ", baseline["output_std"] * root)
     rows = []
@@ -475,7 +483,7 @@ def closing_table(metrics: dict) -> str:
 def report(metrics: dict) -> str:
     """Return report.md: the answers to questions 3.4 and 3.5 with the numbers of this run."""
     config, results = metrics["config"], metrics["results"]
-    root, untrained = math.sqrt(config["dim"]), results["untrained"]
+    root, limit, untrained = math.sqrt(config["dim"]), collapse_limit(config), results["untrained"]
     rows = [["untrained", 0, "-", untrained["knn_accuracy"], untrained["knn_accuracy_backbone"], "-", "-", "-"]]
     for run in config["runs"]:
         numbers, minutes = results[run], sum(metrics["history"][run]["seconds"]) / 60
@@ -496,7 +504,7 @@ def report(metrics: dict) -> str:
         half, spread = (len(accuracy) + 1) // 2, results[run]["output_std"] * root
         rises = sum(after > before for before, after in pairwise(loss))
         text = (
-            f"{run}: the output std x sqrt(d) ends at {spread:.3f}, {'' if spread <= COLLAPSED else 'not '}a collapse. "
+            f"{run}: the output std x sqrt(d) ends at {spread:.3f}, {'' if spread <= limit else 'not '}a collapse. "
             f"The loss ends at {loss[-1]:.4f}; it rises in {rises} of {len(loss) - 1} epochs. The kNN accuracy goes "
             f"from {untrained['knn_accuracy']:.4f} untrained over {accuracy[half - 1]:.4f} in epoch {half} to "
             f"{accuracy[-1]:.4f}."
@@ -520,7 +528,9 @@ def report(metrics: dict) -> str:
 
 The accuracy is that of a kNN classifier on the projector's output (k = {config["knn_k"]}, temperature
 {config["knn_temperature"]:g}); chance is 0.1. The output std is the deviation of the l2-normalised output over a batch,
-averaged over channels and the epoch: times sqrt(d), it is 1 if the outputs spread evenly and 0 if they are one point.
+averaged over channels and the epoch: times sqrt(d), it is 1 if the outputs spread evenly. They cannot all be the same,
+as batch normalisation centres them: with all but one at a point it is 2 / sqrt(batch) = {limit / 2:.3f}. Up to twice
+that counts as a collapse.
 
 ![all runs](comparison.png)
 

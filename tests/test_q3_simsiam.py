@@ -366,6 +366,14 @@ def test_model_and_loss_run_under_autocast(images):
     assert outputs[0].dtype == torch.bfloat16 and loss.dtype == torch.float32 and torch.isfinite(loss)
 
 
+def test_collapse_limit_is_twice_the_least_spread_of_centred_outputs():
+    z = torch.ones(64, 8)
+    z[0] = -63
+    assert z.sum() == 0
+    least = float(q3_simsiam.output_std(z)) * math.sqrt(8)
+    assert q3_simsiam.collapse_limit({"batch_size": 64}) == pytest.approx(2 * least, rel=1e-5)
+
+
 def made_up(run="no_predictor", data="cifar10", epochs=100, baseline=0.61, **changes):
     """Metrics of an ablation beside a healthy baseline, as far as the report reads them."""
     config = {"data": data, "epochs": epochs, "batch_size": 1024, "lr": 0.03, "dim": 2048, "pred_dim": 512}
@@ -390,7 +398,7 @@ def column(index, **numbers):
 
 def test_closing_table_holds_the_full_recipe_to_the_reports_numbers():
     assert column(-1, baseline=0.6) == ["yes", "yes", "yes", "yes"]
-    changes = {"knn_accuracy": 0.16, "loss": -0.97, "output_std": 0.1}
+    changes = {"knn_accuracy": 0.16, "loss": -0.97, "output_std": 0.13 / math.sqrt(2048)}
     assert column(-1, baseline=0.59, **changes) == ["no"] * 4
     assert column(2) == ["0.60", "0.10", "-1", "-"]
 
