@@ -383,6 +383,7 @@ def draw_training(history: dict, path: Path) -> None:
         iterations = range(RECORD_EVERY, RECORD_EVERY * len(history[name]) + 1, RECORD_EVERY)
         axes.plot(iterations, history[name], linewidth=1, marker="." if len(iterations) < 20 else None)
         axes.set(xlabel="generator iteration", ylabel=f"mean of {RECORD_EVERY} iterations", title=title)
+        axes.set_yscale("symlog", linthresh=0.01)  # logarithmic, but an estimate may be negative
         axes.grid(alpha=0.3)
     utils.save_figure(figure, path)
 

@@ -1,0 +1,61 @@
+"""Write every report.md and results/README.md, which joins them, from the metrics: python -m results.make_page"""
+
+import json
+from pathlib import Path
+from types import ModuleType
+
+import q1_vae
+import q2_gan
+import utils
+
+FOLDER = Path(__file__).parent
+SCRIPTS = {script.__name__: script for script in (q1_vae, q2_gan)}
+
+
+def committed_metrics(name: str) -> dict:
+    """What one of SCRIPTS measured."""
+    return json.loads((FOLDER / name / "metrics.json").read_text(encoding="utf-8"))
+
+
+def command(script: ModuleType, config: dict) -> str:
+    """The command line that gives the committed run: every flag that is not at its default."""
+    words, defaults = ["python", f"{script.__name__}.py"], vars(script.get_args([]))
+    for key, value in config.items():
+        if value != defaults[key]:
+            words += [f"--{key.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
+    if config["data"] != defaults["data"]:  # such runs have another folder by default
+        words += ["--out", f"results/{script.__name__}"]
+    return " ".join(words)
+
+
+def page() -> str:
+    """Return results/README.md: what was run, every verdict, and the answer to each question with its figures."""
+    runs, verdicts, answers = [], [], []
+    for number, (name, script) in enumerate(SCRIPTS.items(), 1):
+        metrics = committed_metrics(name)
+        data, asked = metrics["config"]["data"], script.get_args([]).data
+        source = metrics["data"] if data == asked else f"{metrics['data']}, in place of {asked}"
+        device = f"{metrics['device']}, torch {metrics['versions']['torch']}"
+        time, typed = f"{metrics['seconds'] / 60:.0f} min", f"`{command(script, metrics['config'])}`"
+        runs.append([number, source, device, time, typed, f"[report]({name}/report.md)"])
+        for row in script.closing_table(metrics).splitlines()[2:]:
+            verdicts.append([number, *(cell.strip() for cell in row.strip("|").split("|"))])
+        _, *sections = script.report(metrics).split("\n## ")
+        answers += [section.strip().replace("](", f"]({name}/") for section in sections]
+    heading = f"""# Results
+
+What was run; each problem's own report has its recipe beside that of the report to be reproduced.
+
+{utils.make_table(["problem", "data", "device", "time", "command", "more"], runs)}
+
+Ours beside the report's, each with the criterion it is held to. Problem 1: nats per image, of seed 0 where no mean is
+named. Problem 2: four numbers in a row are those of the snapshots.
+
+{utils.make_table(["problem", "quantity", "ours", "report", "criterion", "met"], verdicts)}"""
+    return "\n\n## ".join([heading, *answers]) + "\n"
+
+
+if __name__ == "__main__":
+    for name, script in SCRIPTS.items():
+        (FOLDER / name / "report.md").write_text(script.report(committed_metrics(name)), encoding="utf-8")
+    (FOLDER / "README.md").write_text(page(), encoding="utf-8")
