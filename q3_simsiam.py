@@ -405,6 +405,7 @@ def draw_run(run: str, history: dict, path: Path) -> None:
     epochs = range(1, len(history["loss"]) + 1)
     accuracy.plot(epochs, history["knn_accuracy"], marker=".", label="projector's output")
     accuracy.plot(epochs, history["knn_accuracy_backbone"], marker=".", label="backbone's features")
+    accuracy.axhline(history["untrained"]["knn_accuracy"], color="C0", linestyle=":", label="projector's, untrained")
     accuracy.axhline(0.1, color="grey", linestyle=":", label="chance")
     accuracy.set(xlabel="epoch", ylabel="kNN accuracy on the test images", title=run, ylim=(0, None))
     accuracy.legend()
@@ -423,7 +424,7 @@ def draw_comparison(histories: dict, dim: int, path: Path) -> None:
         for run, history in histories.items():
             values = [v * math.sqrt(dim) for v in history[key]] if key == "output_std" else history[key]
             axes.plot(range(1, len(values) + 1), values, marker=".", label=run)
-        axes.set(xlabel="epoch", ylabel=title)
+        axes.set(xlabel="epoch", ylabel=title, ylim=(None if key == "loss" else 0, None))
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend()
@@ -492,8 +493,8 @@ def report(metrics: dict) -> str:
     accuracies = ["kNN, projector", "kNN, backbone", "linear, backbone"]
     table = utils.make_table(["run", "epochs", "minutes", *accuracies, "loss", QUANTITIES["output_std"]], rows)
     images = " and ".join(
-        f"{config[f'{split}_images'] or 'all'} {split}{'ing' * (split == 'train')} images"
-        for split in ("train", "test")
+        f"{config[f'{split}_images'] or 'all'} {words} images"
+        for split, words in (("train", "training"), ("test", "test"))
     )
 
     def answer(run: str) -> str:
