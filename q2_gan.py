@@ -455,7 +455,7 @@ def report(metrics: dict) -> str:
     named = {f"iteration {i:,}": results["per_snapshot"][str(i)] for i in results["snapshots"]}
     rows = []
     for name, numbers in (named | {"training images": results["real"]}).items():
-        top = sorted(range(10), key=lambda digit: -numbers["histogram"][digit])[:3]
+        top = sorted(filter(numbers["histogram"].__getitem__, range(10)), key=lambda d: -numbers["histogram"][d])[:3]
         share = sum(numbers["histogram"][digit] for digit in top) / sum(numbers["histogram"])
         values = [f"{numbers[key]:.4g}" for key in ("frechet", "entropy", "confidence", "sharpness")]
         rows.append([name, *values, f"{', '.join(map(str, top))}: {100 * share:.0f}%"])
@@ -485,8 +485,9 @@ def report(metrics: dict) -> str:
   {config["lr"]:g} with betas (0.5, 0.9). The report's: SVHN, 50,000 iterations, 5 critic updates, width 64, Adam 1e-4.
 - Device: {metrics["device"]}, torch {metrics["versions"]["torch"]}. Time: {metrics["seconds"] / 60:.0f} minutes.
 
-The numbers come from a small convolutional classifier trained on the same labelled images. A row of several numbers
-has one for each snapshot: iterations {", ".join(f"{i:,}" for i in results["snapshots"])}.
+The numbers come from a small convolutional classifier trained on the same labelled images. The rows of Fréchet
+distance, sharpness and entropy have one number for each snapshot: iterations
+{", ".join(f"{i:,}" for i in results["snapshots"])}.
 
 {closing_table(metrics)}
 
@@ -514,8 +515,8 @@ The critic's estimate of the Wasserstein distance, and the penalty on norms of i
 
 For each latent dimension: how often the classifier's digit differs from that of the unperturbed image, over 64 noise
 vectors and four ε up to {config["perturb_max"]} (standard error at most 0.07), and how far the image moves at the
-largest ε (root mean square over pixels in [-1, 1]). The asked dimensions first, then the five that change the digit
-most and the one that does least:
+largest ε (root mean square over pixels in [-1, 1]). The asked dimensions first, then the others of the five that
+change the digit most, and the one that does least:
 
 {dimension_table}
 
@@ -528,7 +529,8 @@ images.
 
 1,000 pairs at α = 0.4, 0.5 and 0.6 in either scheme; for comparison 3,000 (or all) samples of iteration {last:,}. The
 Fréchet distances of this table are of equally many images: that of the latent path is {apart["latent"]:.1f} times, that
-of the pixel path {apart["pixel"]:.1f} times the one of the samples.
+of the pixel path {apart["pixel"]:.1f} times the one of the samples. (A mean of two z is shorter than they are, which
+favours the latent path beside plain samples.)
 
 {interpolation_table}
 

@@ -49,7 +49,7 @@ What was run; each problem's own report has its recipe beside that of the report
 {utils.make_table(["problem", "data", "device", "time", "command", "more"], runs)}
 
 Ours beside the report's, each with the criterion it is held to. Problem 1: nats per image, of seed 0 where no mean is
-named. Problem 2: four numbers in a row are those of the snapshots.
+named. Problem 2: the rows of Fréchet distance, sharpness and entropy have one number for each snapshot.
 
 {utils.make_table(["problem", "quantity", "ours", "report", "criterion", "met"], verdicts)}"""
     return "\n\n## ".join([heading, *answers]) + "\n"
