@@ -455,8 +455,9 @@ def report(metrics: dict) -> str:
     named = {f"iteration {i:,}": results["per_snapshot"][str(i)] for i in results["snapshots"]}
     rows = []
     for name, numbers in (named | {"training images": results["real"]}).items():
-        top = sorted(filter(numbers["histogram"].__getitem__, range(10)), key=lambda d: -numbers["histogram"][d])[:3]
-        share = sum(numbers["histogram"][digit] for digit in top) / sum(numbers["histogram"])
+        counts = {digit: count for digit, count in enumerate(numbers["histogram"]) if count}
+        top = sorted(counts, key=counts.get, reverse=True)[:3]
+        share = sum(counts[digit] for digit in top) / sum(counts.values())
         values = [f"{numbers[key]:.4g}" for key in ("frechet", "entropy", "confidence", "sharpness")]
         rows.append([name, *values, f"{', '.join(map(str, top))}: {100 * share:.0f}%"])
     header = ["images", "Fréchet distance", "entropy (bits)", "confidence", "sharpness", "three most frequent digits"]
@@ -480,7 +481,7 @@ def report(metrics: dict) -> str:
     return f"""# Problem 2: Wasserstein GAN
 
 - Data: {metrics["data"]}.
-- Recipe: {results["snapshots"][-1]:,} generator iterations with {config["critic_updates"]} critic updates each,
+- Recipe: {last:,} generator iterations with {config["critic_updates"]} critic updates each,
   width {config["width"]}, penalty coefficient {config["penalty"]:g}, batch {config["batch_size"]}, Adam
   {config["lr"]:g} with betas (0.5, 0.9). The report's: SVHN, 50,000 iterations, 5 critic updates, width 64, Adam 1e-4.
 - Device: {metrics["device"]}, torch {metrics["versions"]["torch"]}. Time: {metrics["seconds"] / 60:.0f} minutes.

@@ -17,9 +17,9 @@ def committed_metrics(name: str) -> dict:
     return json.loads((FOLDER / name / "metrics.json").read_text(encoding="utf-8"))
 
 
-def command(script: ModuleType, config: dict) -> str:
+def command(script: ModuleType, config: dict, defaults: dict) -> str:
     """The command line that gives the committed run: every flag that is not at its default."""
-    words, defaults = ["python", f"{script.__name__}.py"], vars(script.get_args([]))
+    words = ["python", f"{script.__name__}.py"]
     for key, value in config.items():
         if value != defaults[key]:
             words += [f"--{key.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
@@ -32,11 +32,11 @@ def page() -> str:
     """Return results/README.md: what was run, every verdict, and the answer to each question with its figures."""
     runs, verdicts, answers = [], [], []
     for number, (name, script) in enumerate(SCRIPTS.items(), 1):
-        metrics = committed_metrics(name)
-        data, asked = metrics["config"]["data"], script.get_args([]).data
-        source = metrics["data"] if data == asked else f"{metrics['data']}, in place of {asked}"
+        metrics, defaults = committed_metrics(name), vars(script.get_args([]))
+        stand_in = metrics["config"]["data"] != defaults["data"]
+        source = metrics["data"] + (f", in place of {defaults['data']}" if stand_in else "")
         device = f"{metrics['device']}, torch {metrics['versions']['torch']}"
-        time, typed = f"{metrics['seconds'] / 60:.0f} min", f"`{command(script, metrics['config'])}`"
+        time, typed = f"{metrics['seconds'] / 60:.0f} min", f"`{command(script, metrics['config'], defaults)}`"
         runs.append([number, source, device, time, typed, f"[report]({name}/report.md)"])
         for row in script.closing_table(metrics).splitlines()[2:]:
             verdicts.append([number, *(cell.strip() for cell in row.strip("|").split("|"))])

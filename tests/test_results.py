@@ -37,7 +37,7 @@ def test_joined_page_is_the_one_of_the_committed_metrics(monkeypatch, tmp_path):
 def test_joined_page_names_the_command_of_the_committed_run(committed, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     script, folder, metrics = committed
-    _, name, *flags = command(script, metrics["config"]).split()
+    _, name, *flags = command(script, metrics["config"], vars(script.get_args([]))).split()
     args = script.get_args(flags)
     assert name == f"{script.__name__}.py" and args.out == Path("results", folder.name)
     assert metrics["config"].items() <= vars(args).items()
