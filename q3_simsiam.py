@@ -299,18 +299,8 @@ def make_optimizer(model: SimSiam, lr: float) -> torch.optim.SGD:
 
 def train(run: str, data: dict[str, Tensor], args: argparse.Namespace, source: str) -> tuple[SimSiam, dict]:
     """Train one of RUNS, or take it from its checkpoint, and return it with its history (one entry per epoch)."""
-    keys = (
-        "epochs",
-        "batch_size",
-        "lr",
-        "dim",
-        "pred_dim",
-        "knn_k",
-        "knn_temperature",
-        "train_images",
-        "test_images",
-        "seed",
-    )
+    keys = ["epochs", "batch_size", "lr", "dim", "pred_dim", "seed"]
+    keys += ["knn_k", "knn_temperature", "train_images", "test_images"]
     config = {key: getattr(args, key) for key in keys} | {"run": run, "source": source}
     path = args.out / f"checkpoint_{run}.pt"
     torch.manual_seed(args.seed)
@@ -557,13 +547,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line; InputError for nonsense."""
     parser = utils.make_parser(__doc__, "q3_simsiam", ["cifar10", "svhn", "synthetic"], QUICK)
     add = parser.add_argument
-    add(
-        "--runs",
-        nargs="+",
-        choices=list(RUNS),
-        default=list(REPORT),
-        help="which runs; with --resume finished ones join",
-    )
+    add("--runs", nargs="+", choices=list(RUNS), default=list(REPORT), help="which; with --resume finished ones join")
     add("--epochs", type=utils.positive_int, default=100, help="passes over the training images")
     add("--batch-size", type=utils.above_one, default=1024, help="images per update")
     add("--lr", type=utils.positive_float, default=0.03, help="learning rate of SGD per 256 images of a batch")

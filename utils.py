@@ -400,11 +400,16 @@ def synthetic_digits(num: int, seed: int, colour: bool) -> tuple[np.ndarray, np.
 
 
 def clear_checkpoints(args: argparse.Namespace, *patterns: str) -> None:
-    """Where training starts anew, remove its old checkpoints, so that --resume cannot take them for the new ones."""
+    """Where training starts anew, remove its old checkpoints, so that --resume cannot take them for the new ones.
+
+    Where --resume finds none, say so.
+    """
+    old = [path for pattern in patterns for path in args.out.glob(pattern)]
+    if args.resume and not old:
+        print(f"nothing to resume in {args.out}: training starts anew", flush=True)
     if not (args.resume or args.figures_only):
-        for pattern in patterns:
-            for path in args.out.glob(pattern):
-                path.unlink()
+        for path in old:
+            path.unlink()
 
 
 def save_checkpoint(path: Path, config: dict, modules: dict, history: dict) -> None:
