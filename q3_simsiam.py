@@ -507,8 +507,8 @@ def report(metrics: dict) -> str:
 
 - Data: {metrics["data"]}; {images}.
 - Recipe: {config["epochs"]} epochs, batch {config["batch_size"]}, SGD {config["lr"]:g} x batch / 256 with cosine decay
-  for the encoder and fixed for the predictor, momentum 0.9, weight decay 5e-4. The report's recipe: CIFAR-10, 100
-  epochs, batch 1024, SGD 0.03 x batch / 256.
+  for the encoder and fixed for the predictor, momentum 0.9, weight decay 5e-4.
+- The report's recipe: CIFAR-10, 100 epochs, batch 1024, SGD 0.03 x batch / 256, the rest the same.
 - Device: {metrics["device"]}, torch {metrics["versions"]["torch"]}. Time: {metrics["seconds"] / 60:.0f} minutes.
 
 {closing_table(metrics)}
@@ -518,10 +518,11 @@ def report(metrics: dict) -> str:
 ## 3.4 Without stop-gradient
 
 The accuracy is that of a kNN classifier on the projector's output (k = {config["knn_k"]}, temperature
-{config["knn_temperature"]:g}); chance is 0.1. The output std is the deviation of the l2-normalised output over a batch,
-averaged over channels and the epoch: times sqrt(d), it is 1 if the outputs spread evenly. They cannot all be the same,
-as batch normalisation centres them: with all but one at a point it is 2 / sqrt(batch) = {limit / 2:.3f}. Up to twice
-that counts as a collapse.
+{config["knn_temperature"]:g}); chance is 0.1. It finds the nearest neighbours however near all of them are, so that
+accuracy can outlast a collapse. The output std is the deviation of the l2-normalised output over a batch, averaged over
+channels and the epoch: times sqrt(d), it is 1 if the outputs spread evenly. They cannot all be the same, as batch
+normalisation centres them: with all but one at a point it is 2 / sqrt(batch) = {limit / 2:.3f}. Up to twice that counts
+as a collapse.
 
 ![all runs](comparison.png)
 

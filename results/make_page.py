@@ -6,10 +6,11 @@ from types import ModuleType
 
 import q1_vae
 import q2_gan
+import q3_simsiam
 import utils
 
 FOLDER = Path(__file__).parent
-SCRIPTS = {script.__name__: script for script in (q1_vae, q2_gan)}
+SCRIPTS = {script.__name__: script for script in (q1_vae, q2_gan, q3_simsiam)}
 
 
 def committed_metrics(name: str) -> dict:

@@ -55,6 +55,8 @@ def test_joined_page_has_every_figure_under_its_question():
         "2.2": {f"q2_gan/{name}.png)" for name in samples},
         "2.3": {"q2_gan/perturbation.png)"},
         "2.4": {"q2_gan/interpolation.png)"},
+        "3.4": {f"q3_simsiam/{name}.png)" for name in ("comparison", "baseline", "no_stop_gradient")},
+        "3.5": {"q3_simsiam/no_predictor.png)"},
     }
 
 
@@ -76,3 +78,14 @@ def test_problem_2_meets_the_criteria_of_its_long_run():
     distances = [snapshots[iteration]["frechet"] for iteration in sorted(snapshots, key=int)]
     assert len(distances) >= 4 and distances == sorted(distances, reverse=True)
     assert snapshots[max(snapshots, key=int)]["entropy"] > 3
+
+
+def test_problem_3_meets_the_criteria_on_cifar10():
+    metrics = committed_metrics("q3_simsiam")
+    results, config = metrics["results"], metrics["config"]
+    assert config["data"] == "cifar10" and config["train_images"] == config["test_images"] == 0
+    assert results["baseline"]["knn_accuracy"] >= 0.32
+    for run in ("no_stop_gradient", "no_predictor"):
+        assert results[run]["knn_accuracy"] <= results["baseline"]["knn_accuracy"] - 0.1
+        assert results[run]["output_std"] * config["dim"] ** 0.5 <= 4 / config["batch_size"] ** 0.5
+    assert results["gradient_error"] < 1e-5
