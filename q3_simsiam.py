@@ -37,6 +37,7 @@ REPORT = {
     "no_stop_gradient": {"knn_accuracy": "0.10", "loss": "-1"},
     "no_predictor": {"knn_accuracy": "0.10", "loss": "-1"},
 }
+RECIPE = {"epochs": 100, "batch_size": 1024, "lr": 0.03, "dim": 2048, "pred_dim": 512}  # the report's
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 QUICK = {"epochs": 3, "batch_size": 64, "train_images": 1600, "test_images": 1000, "lr": 0.4}
 
@@ -226,7 +227,7 @@ def knn_accuracy(
     train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, k: int, temperature: float, chunk: int = 500
 ) -> float:
     """Accuracy of a kNN classifier by cosine similarity, votes weighted with exp(similarity / temperature), up to a
-    factor that all share.
+    factor that the votes of an image share.
 
     train: (N, F), test: (M, F), labels from 0 to 9. Wu et al., arXiv 1805.01978, section 3.4.
     """
@@ -234,7 +235,7 @@ def knn_accuracy(
     for features, labels in zip(test.float().split(chunk), test_labels.split(chunk), strict=True):
         similarity, index = (F.normalize(features) @ train.T).topk(k, dim=1)
         votes = torch.zeros(len(features), 10, device=train.device)
-        votes.scatter_add_(1, train_labels[index], ((similarity - 1) / temperature).exp())
+        votes.scatter_add_(1, train_labels[index], ((similarity - similarity[:, :1]) / temperature).exp())
         correct.append(votes.argmax(1) == labels)
     return utils.mean(torch.cat(correct))
 
@@ -251,7 +252,10 @@ def output_std(z: Tensor) -> Tensor:
 
 
 def load_images(args: argparse.Namespace) -> tuple[dict[str, Tensor], str]:
-    """Return what `utils.load_rgb` does, cut to --train-images random and the first --test-images images."""
+    """Return what `utils.load_rgb` does, cut to --train-images random and the first --test-images images.
+
+    A batch is at most the training images: `args.batch_size` says so from here on.
+    """
     tensors, source = utils.load_rgb(args)
     for split in ("train", "test"):
         asked, there = getattr(args, f"{split}_images"), len(tensors[f"{split}_images"])
@@ -263,6 +267,7 @@ def load_images(args: argparse.Namespace) -> tuple[dict[str, Tensor], str]:
         tensors |= {key: tensors[key][subset.to(args.device)] for key in ("train_images", "train_labels")}
     if args.test_images:
         tensors |= {key: tensors[key][: args.test_images] for key in ("test_images", "test_labels")}
+    args.batch_size = min(args.batch_size, len(tensors["train_images"]))
     if args.knn_k > len(tensors["train_images"]):
         raise utils.InputError(f"--knn-k {args.knn_k} is more than the {len(tensors['train_images'])} training images")
     return tensors, source
@@ -305,8 +310,7 @@ def train(run: str, data: dict[str, Tensor], args: argparse.Namespace, source: s
     path = args.out / f"checkpoint_{run}.pt"
     torch.manual_seed(args.seed)
     model = SimSiam(resnet18, args.dim, args.pred_dim, **RUNS[run]).to(args.device, memory_format=torch.channels_last)
-    batch_size = min(args.batch_size, len(data["train_images"]))
-    lr = args.lr * batch_size / 256
+    lr = args.lr * args.batch_size / 256
     optimizer = make_optimizer(model, lr)
     modules = {"model": model, "optimizer": optimizer}
     history = {key: [] for key in ("loss", "output_std", "knn_accuracy", "knn_accuracy_backbone", "seconds")}
@@ -321,7 +325,7 @@ def train(run: str, data: dict[str, Tensor], args: argparse.Namespace, source: s
         start, sums = time.perf_counter(), torch.zeros(2, device=args.device)
         optimizer.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / args.epochs))
         order = torch.randperm(len(data["train_images"]), device=args.device)
-        batches = order[: len(order) // batch_size * batch_size].split(batch_size)
+        batches = order[: len(order) // args.batch_size * args.batch_size].split(args.batch_size)
         for batch in tqdm(batches, desc=f"{run} epoch {epoch}", leave=False, disable=None):
             images = data["train_images"][batch]
             x1, x2 = augment(images), augment(images)
@@ -398,7 +402,7 @@ def draw_run(run: str, history: dict, path: Path) -> None:
     accuracy.axhline(history["untrained"]["knn_accuracy"], color="C0", linestyle=":", label="projector's, untrained")
     accuracy.axhline(0.1, color="grey", linestyle=":", label="chance")
     accuracy.set(xlabel="epoch", ylabel="kNN accuracy on the test images", title=run, ylim=(0, None))
-    accuracy.legend()
+    figure.legend(loc="outside lower center", ncols=4)
     loss.plot(epochs, history["loss"], marker=".", color="C2")
     loss.set(xlabel="epoch", ylabel="loss (mean of the epoch)", title=run)
     for axes in (accuracy, loss):
@@ -407,35 +411,40 @@ def draw_run(run: str, history: dict, path: Path) -> None:
     utils.save_figure(figure, path)
 
 
-def draw_comparison(histories: dict, dim: int, path: Path) -> None:
+def collapse_limit(config: dict) -> float:
+    """The output std x sqrt(d) that we count as a collapse: twice that of one image opposed to all others.
+
+    Batch normalisation centres the outputs of n images. If n - 1 of them meet in a point, the last is on the other side
+    of the origin, which gives 2 / sqrt(n). At most 0.5, for small batches.
+    """
+    return min(0.5, 4 / math.sqrt(config["batch_size"]))
+
+
+def draw_comparison(histories: dict, config: dict, path: Path) -> None:
     """kNN accuracy, loss and collapse monitor of all runs against epochs."""
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    for axes, (key, title) in zip(figure.subplots(1, 3), QUANTITIES.items(), strict=True):
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    accuracy, _, spread = panels = figure.subplots(1, 3)
+    for axes, (key, title) in zip(panels, QUANTITIES.items(), strict=True):
         for run, history in histories.items():
-            values = [v * math.sqrt(dim) for v in history[key]] if key == "output_std" else history[key]
+            values = [v * math.sqrt(config["dim"]) for v in history[key]] if key == "output_std" else history[key]
             axes.plot(range(1, len(values) + 1), values, marker=".", label=run)
         axes.set(xlabel="epoch", ylabel=title, ylim=(None if key == "loss" else 0, None))
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend()
+    untrained = next(iter(histories.values()))["untrained"]["knn_accuracy"]
+    lines = (accuracy, untrained, ":", "untrained"), (accuracy, 0.1, "--", "chance")
+    for axes, value, style, label in (*lines, (spread, collapse_limit(config), "-.", "collapse limit")):
+        axes.axhline(value, color="grey", linestyle=style, label=label)
+    entries = {text: mark for axes in panels for mark, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=len(entries))
     utils.save_figure(figure, path)
-
-
-def collapse_limit(config: dict) -> float:
-    """The output std x sqrt(d) that counts as a collapse: twice the least.
-
-    Batch normalisation centres the outputs of n images, so they cannot all be the same: at best one opposes the other
-    n - 1, which gives 2 / sqrt(n).
-    """
-    return 4 / math.sqrt(config["batch_size"])
 
 
 def closing_table(metrics: dict) -> str:
     """Every run beside the report's; what is due depends on how near data and recipe are to the report's."""
     config, results = metrics["config"], metrics["results"]
-    recipe = {"batch_size": 1024, "lr": 0.03, "dim": 2048, "pred_dim": 512, "train_images": 0, "test_images": 0}
     real = config["data"] == "cifar10"
-    full = real and config["epochs"] >= 100 and config.items() >= recipe.items()
+    full = real and config.items() >= (RECIPE | {"train_images": 0, "test_images": 0}).items()
     root, untrained = math.sqrt(config["dim"]), results["untrained"]["knn_accuracy"]
     baseline = results.get("baseline")
     limits = {}  # of the ablations, with their origin
@@ -446,7 +455,7 @@ def closing_table(metrics: dict) -> str:
     if real:
         limits["output_std"] = ("", collapse_limit(config))
     elif baseline:
-        limits["output_std"] = ("baseline ", baseline["output_std"] * root)
+        limits["output_std"] = ("baseline - 0.1 = ", baseline["output_std"] * root - 0.1)
     rows = []
     for run in config["runs"]:
         numbers = results[run] | {"output_std": results[run]["output_std"] * root}
@@ -475,13 +484,15 @@ def report(metrics: dict) -> str:
     """Return report.md: the answers to questions 3.4 and 3.5 with the numbers of this run."""
     config, results = metrics["config"], metrics["results"]
     root, limit, untrained = math.sqrt(config["dim"]), collapse_limit(config), results["untrained"]
-    rows = [["untrained", 0, "-", untrained["knn_accuracy"], untrained["knn_accuracy_backbone"], "-", "-", "-"]]
+    floor = 2 / math.sqrt(config["batch_size"])
+    rows = [["untrained", 0, "-", "-", "-", untrained["knn_accuracy"], untrained["knn_accuracy_backbone"], "-"]]
     for run in config["runs"]:
-        numbers, minutes = results[run], sum(metrics["history"][run]["seconds"]) / 60
-        row = [run, numbers["epochs"], f"{minutes:.1f}", numbers["knn_accuracy"], numbers["knn_accuracy_backbone"]]
-        rows.append([*row, numbers.get("linear_accuracy", "-"), numbers["loss"], numbers["output_std"] * root])
-    accuracies = ["kNN, projector", "kNN, backbone", "linear, backbone"]
-    table = utils.make_table(["run", "epochs", "minutes", *accuracies, "loss", QUANTITIES["output_std"]], rows)
+        numbers, minutes = results[run], f"{sum(metrics['history'][run]['seconds']) / 60:.1f}"
+        row = [run, numbers["epochs"], minutes, numbers["loss"], numbers["output_std"] * root, numbers["knn_accuracy"]]
+        rows.append([*row, numbers["knn_accuracy_backbone"], numbers.get("linear_accuracy", "-")])
+    header = ["run", "epochs", "minutes", "loss", QUANTITIES["output_std"], "kNN, projector", "kNN, backbone", "linear"]
+    columns = len(header) if config["linear_epochs"] else -1
+    table = utils.make_table(header[:columns], [row[:columns] for row in rows])
     images = " and ".join(
         f"{config[f'{split}_images'] or 'all'} {words} images"
         for split, words in (("train", "training"), ("test", "test"))
@@ -494,21 +505,26 @@ def report(metrics: dict) -> str:
         loss, accuracy = (metrics["history"][run][key] for key in ("loss", "knn_accuracy"))
         half, spread = (len(accuracy) + 1) // 2, results[run]["output_std"] * root
         rises = sum(after > before for before, after in pairwise(loss))
+        below = ""
+        if run != "baseline" and "baseline" in results:
+            below = f", {results['baseline']['knn_accuracy'] - accuracy[-1]:.4f} below the baseline"
         text = (
             f"{run}: the output std x sqrt(d) ends at {spread:.3f}, {'' if spread <= limit else 'not '}a collapse. "
             f"The loss ends at {loss[-1]:.4f}; it rises in {rises} of {len(loss) - 1} epochs. The kNN accuracy goes "
             f"from {untrained['knn_accuracy']:.4f} untrained over {accuracy[half - 1]:.4f} in epoch {half} to "
-            f"{accuracy[-1]:.4f}."
+            f"{accuracy[-1]:.4f}{below}."
         )
         return f"{textwrap.fill(text, 120)}\n\n![accuracy and loss of {run}]({run}.png)"
 
-    frozen = f"\n\n{answer('fixed_random_predictor')}" if "fixed_random_predictor" in results else ""
+    frozen = f"\n{answer('fixed_random_predictor')}\n" if "fixed_random_predictor" in results else ""
     return f"""# Problem 3: SimSiam and its ablations
 
 - Data: {metrics["data"]}; {images}.
 - Recipe: {config["epochs"]} epochs, batch {config["batch_size"]}, SGD {config["lr"]:g} x batch / 256 with cosine decay
-  for the encoder and fixed for the predictor, momentum 0.9, weight decay 5e-4.
-- The report's recipe: CIFAR-10, 100 epochs, batch 1024, SGD 0.03 x batch / 256, the rest the same.
+  for the encoder and fixed for the predictor, momentum 0.9, weight decay 5e-4. ResNet-18 with its 7x7 stem and
+  max-pool, projector to {config["dim"]}, predictor over {config["pred_dim"]}.
+- The report's recipe: CIFAR-10, {RECIPE["epochs"]} epochs, batch {RECIPE["batch_size"]}, SGD {RECIPE["lr"]} x
+  batch / 256, projector to {RECIPE["dim"]}, predictor over {RECIPE["pred_dim"]}, the rest the same.
 - Device: {metrics["device"]}, torch {metrics["versions"]["torch"]}. Time: {metrics["seconds"] / 60:.0f} minutes.
 
 {closing_table(metrics)}
@@ -520,9 +536,9 @@ def report(metrics: dict) -> str:
 The accuracy is that of a kNN classifier on the projector's output (k = {config["knn_k"]}, temperature
 {config["knn_temperature"]:g}); chance is 0.1. It finds the nearest neighbours however near all of them are, so that
 accuracy can outlast a collapse. The output std is the deviation of the l2-normalised output over a batch, averaged over
-channels and the epoch: times sqrt(d), it is 1 if the outputs spread evenly. They cannot all be the same, as batch
-normalisation centres them: with all but one at a point it is 2 / sqrt(batch) = {limit / 2:.3f}. Up to twice that counts
-as a collapse.
+channels and the epoch: times sqrt(d), it is 1 if the outputs spread evenly. As batch normalisation centres them, a
+collapse may leave some spread: with all but one at a point it is 2 / sqrt(batch) = {floor:.3f}. Up to {limit:.3f} we
+count as a collapse.
 
 ![all runs](comparison.png)
 
@@ -535,10 +551,10 @@ as a collapse.
 {answer("no_predictor")}
 
 With stop-gradient and the identity as predictor the symmetric loss is -(z1 . sg(z2) + sg(z1) . z2) / 2 for normalised
-outputs. Its gradient is half of that of D(z1, z2) without stop-gradient, so the run descends the same collapsing loss
-at half the rate. On the network of this script (float64, 32 images) the two differ by {results["gradient_error"]:.1e},
-relative to the norm of the gradient.{frozen}
-"""
+outputs. Its gradient is half of that of D(z1, z2) without stop-gradient: the stop-gradient changes the length of the
+gradient, not its direction, and the run descends a loss that a collapse minimises. On the network of this script
+(float64, 32 images) twice the one and the other differ by {results["gradient_error"]:.1e}, relative to the norm.
+{frozen}"""
 
 
 # --- Command line -----------------------------------------------------------------------------------------------------
@@ -548,12 +564,18 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line; InputError for nonsense."""
     parser = utils.make_parser(__doc__, "q3_simsiam", ["cifar10", "svhn", "synthetic"], QUICK)
     add = parser.add_argument
-    add("--runs", nargs="+", choices=list(RUNS), default=list(REPORT), help="which; with --resume finished ones join")
-    add("--epochs", type=utils.positive_int, default=100, help="passes over the training images")
-    add("--batch-size", type=utils.above_one, default=1024, help="images per update")
-    add("--lr", type=utils.positive_float, default=0.03, help="learning rate of SGD per 256 images of a batch")
-    add("--dim", type=utils.above_one, default=2048, help="width d of the projector's output")
-    add("--pred-dim", type=utils.positive_int, default=512, help="hidden width of the predictor")
+    add(
+        "--runs",
+        nargs="+",
+        choices=list(RUNS),
+        default=list(REPORT),
+        help="which; with --resume finished ones are read",
+    )
+    add("--epochs", type=utils.positive_int, default=RECIPE["epochs"], help="passes over the training images")
+    add("--batch-size", type=utils.above_one, default=RECIPE["batch_size"], help="images per update")
+    add("--lr", type=utils.positive_float, default=RECIPE["lr"], help="learning rate of SGD per 256 images of a batch")
+    add("--dim", type=utils.above_one, default=RECIPE["dim"], help="width d of the projector's output")
+    add("--pred-dim", type=utils.positive_int, default=RECIPE["pred_dim"], help="hidden width of the predictor")
     add("--knn-k", type=utils.positive_int, default=200, help="neighbours of the kNN classifier")
     add("--knn-temperature", type=utils.positive_float, default=0.1, help="temperature of its votes, in cosine units")
     add("--train-images", type=utils.natural, default=0, help="size of a random subset to train on; 0 is all")
@@ -584,7 +606,7 @@ def main(argv: list[str] | None = None) -> None:
         draw_run(run, history, args.out / f"{run}.png")
         histories[run] = history
         seconds += sum(history["seconds"]) + time.perf_counter() - start
-    draw_comparison(histories, args.dim, args.out / "comparison.png")
+    draw_comparison(histories, vars(args), args.out / "comparison.png")
     results["untrained"] = histories[args.runs[0]]["untrained"]
     results["gradient_error"] = gradient_error(data["train_images"][:32], args)
     measured = {"seconds": seconds, "history": histories, "results": results}

@@ -1,5 +1,6 @@
 """Problem 3: model and loss, the augmentation against torchvision, the monitors, and the script end to end."""
 
+import argparse
 import math
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 import torchvision.transforms.v2.functional as tv
+from matplotlib.cbook import get_sample_data
+from PIL import Image
 from torchvision.models import resnet18
 from torchvision.transforms.v2 import RandomResizedCrop
 
@@ -21,8 +24,10 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def images():
-    """64 coloured house numbers, (64, 3, 32, 32) floats in [0, 1]."""
-    return torch.tensor(utils.synthetic_digits(64, 0, True)[0]).permute(0, 3, 1, 2).float() / 255
+    """64 pieces of the photograph that comes with matplotlib, (64, 3, 32, 32) floats in [0, 1]."""
+    with Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)) as photo:
+        pixels = torch.tensor(np.asarray(photo.resize((256, 256)))).float() / 255
+    return pixels.view(8, 32, 8, 32, 3).permute(0, 2, 4, 1, 3).reshape(64, 3, 32, 32)
 
 
 def small(**arguments):
@@ -78,6 +83,23 @@ def test_frozen_parameters():
     assert not list(small(MLP_mode="no_pred_mlp").predictor.parameters())
     with pytest.raises(ValueError, match="'none' is none of"):
         small(MLP_mode="none")
+
+
+def test_runs_are_the_ablations_of_their_names():
+    models = {run: small(**arguments) for run, arguments in q3_simsiam.RUNS.items()}
+    assert [run for run in models if not models[run].stop_gradient] == ["no_stop_gradient"]
+    assert [run for run in models if isinstance(models[run].predictor, torch.nn.Identity)] == ["no_predictor"]
+    frozen = [run for run in models if any(not p.requires_grad for p in models[run].predictor.parameters())]
+    assert frozen == ["fixed_random_predictor"]
+
+
+def test_optimizer_is_the_reports():
+    model = small()
+    encoder, predictor = q3_simsiam.make_optimizer(model, 0.1).param_groups
+    for group in (encoder, predictor):
+        assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.1, 0.9, 5e-4)
+    assert {id(p) for p in predictor["params"]} == {id(p) for p in model.predictor.parameters()}
+    assert {id(p) for p in encoder["params"]} == {id(p) for p in model.encoder.parameters() if p.requires_grad}
 
 
 def test_loss_is_the_symmetric_negative_cosine():
@@ -183,6 +205,8 @@ def test_augmentation_draws_each_image_its_own_parameters(monkeypatch):
     n = 4000
     views = q3_simsiam.augment(torch.randint(0, 256, (n, 3, 32, 32), dtype=torch.uint8))
     boxes, flip = seen["crop_flip"]
+    area = boxes[:, 2] * boxes[:, 3] / 32**2
+    assert (area < 0.2).float().mean().item() == pytest.approx((0.2 - 0.08) / 0.92, abs=0.03)
     assert boxes.unique(dim=0).shape[0] > n / 2 and flip.float().mean().item() == pytest.approx(0.5, abs=0.04)
     for name, neutral, strength in (
         ("brightness", 1, 0.4),
@@ -191,13 +215,15 @@ def test_augmentation_draws_each_image_its_own_parameters(monkeypatch):
         ("hue", 0, 0.1),
     ):
         (factor,) = seen[name]
+        assert torch.equal(factor != neutral, seen["hue"][0] != 0)  # one decision for all four
         changed = factor[factor != neutral] - neutral
         assert len(changed) / n == pytest.approx(0.8, abs=0.03)
         assert changed.abs().max() <= strength + 1e-6
         assert changed.std().item() == pytest.approx(strength / math.sqrt(3), rel=0.05)  # uniform
-    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (q3_simsiam.MEAN, q3_simsiam.STD))
+    mean, std = (torch.tensor(x).view(3, 1, 1) for x in ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)))
     spread = (views * std + mean).std(1).amax((1, 2))
     assert (spread < 1e-5).float().mean().item() == pytest.approx(0.2, abs=0.03)  # grey
+    assert (views * std + mean).min() > -1e-6 and (views * std + mean).max() < 1 + 1e-6
 
 
 def test_jitters_come_in_a_random_order(monkeypatch):
@@ -219,6 +245,7 @@ def test_jitters_come_in_a_random_order(monkeypatch):
 def test_knn_equals_brute_force(chunk):
     torch.manual_seed(0)
     train, labels, test, expected = torch.randn(60, 5), torch.arange(60) % 10, torch.randn(23, 5), torch.arange(23) % 10
+    test *= 0.01  # only the direction counts
     predicted = []
     for x in test:
         cosines = [float(torch.nn.functional.cosine_similarity(x, y, dim=0)) for y in train]
@@ -229,6 +256,24 @@ def test_knn_equals_brute_force(chunk):
     accuracy = sum(p == e for p, e in zip(predicted, expected.tolist(), strict=True)) / 23
     assert q3_simsiam.knn_accuracy(train, labels, test, expected, 9, 0.1, chunk) == pytest.approx(accuracy)
     assert q3_simsiam.knn_accuracy(train, labels, test, torch.tensor(predicted), 9, 0.1, chunk) == 1
+
+
+def test_embedding_is_that_of_normalised_images_in_evaluation_mode(images):
+    model = small()
+    pictures = (images[:6] * 255).byte()
+    features, z = q3_simsiam.embed(model, pictures)
+    assert model.training
+    expected = model.eval().represent(tv.normalize(pictures / 255, q3_simsiam.MEAN, q3_simsiam.STD))
+    torch.testing.assert_close((features, z), expected)
+
+
+def test_monitor_calls_each_accuracy_by_its_name(monkeypatch):
+    labels = torch.arange(40) % 10
+    good, bad = torch.eye(10)[labels], torch.ones(40, 10)
+    monkeypatch.setattr(q3_simsiam, "embed", lambda *_: (bad, good))
+    data = {f"{split}_{key}": labels for split in ("train", "test") for key in ("images", "labels")}
+    args = argparse.Namespace(knn_k=4, knn_temperature=0.1)
+    assert q3_simsiam.monitor(None, data, args) == {"knn_accuracy": 1, "knn_accuracy_backbone": pytest.approx(0.1)}
 
 
 def test_output_std_is_one_over_root_d_when_spread_and_zero_when_collapsed():
@@ -284,7 +329,9 @@ def test_run_writes_metrics_figures_and_report(finished):
     for run in ("baseline", "no_predictor"):
         numbers = metrics["results"][run]
         assert set(numbers) == {"knn_accuracy", "knn_accuracy_backbone", "loss", "output_std", "epochs"}
-        assert numbers["epochs"] == len(metrics["history"][run]["loss"]) == 2
+        history = metrics["history"][run]
+        assert numbers.pop("epochs") == len(history["loss"]) == 2
+        assert numbers == {key: history[key][-1] for key in numbers}
         assert -1 <= numbers["loss"] <= 1 and 0 <= numbers["output_std"] <= 1
     assert metrics["results"]["gradient_error"] < 1e-10
     names = {"baseline.png", "no_predictor.png", "comparison.png"}
@@ -300,8 +347,10 @@ def test_figures_only_reproduces_the_numbers(arguments, finished):
 
 def test_linear_evaluation_is_reported(arguments, finished):
     q3_simsiam.main([*arguments, "--out", str(finished), "--figures-only", "--linear-epochs", "1"])
-    assert 0 <= read_metrics(finished)["results"]["baseline"]["linear_accuracy"] <= 1
+    accuracy = read_metrics(finished)["results"]["baseline"]["linear_accuracy"]
+    assert 0 <= accuracy <= 1 and f"{accuracy:.4f} |\n| no_predictor" in (finished / "report.md").read_text()
     q3_simsiam.main([*arguments, "--out", str(finished), "--figures-only"])
+    assert "| linear" not in (finished / "report.md").read_text()
 
 
 def test_encoder_rate_decays_by_a_cosine_and_the_predictors_stays(arguments, tmp_path, monkeypatch):
@@ -310,10 +359,33 @@ def test_encoder_rate_decays_by_a_cosine_and_the_predictors_stays(arguments, tmp
         torch.optim.SGD, "step", lambda self: (rates.append([g["lr"] for g in self.param_groups]), step(self))[1]
     )
     flags = [*arguments, "--out", str(tmp_path), "--runs", "baseline", "--epochs", "4", "--lr", "0.32"]
-    q3_simsiam.main([*flags, "--train-images", "8"])
+    q3_simsiam.main([*flags, "--train-images", "15"])  # one whole batch of 8
     expected = [0.01 * 0.5 * (1 + math.cos(math.pi * epoch / 4)) for epoch in range(4)]
     assert [encoder for encoder, _ in rates] == pytest.approx(expected)
     assert {predictor for _, predictor in rates} == {0.01}
+
+
+def test_history_has_the_means_of_each_epoch(arguments, tmp_path, monkeypatch):
+    losses, loss = [], q3_simsiam.SimSiam.loss
+    monkeypatch.setattr(q3_simsiam.SimSiam, "loss", lambda *z: (losses.append(loss(*z)), losses[-1])[1])
+    monkeypatch.setattr(q3_simsiam, "output_std", lambda z: z.new_tensor(len(losses)))
+    args = q3_simsiam.get_args([*arguments, "--out", str(tmp_path)])
+    _, history = q3_simsiam.train("baseline", *q3_simsiam.load_images(args)[:1], args, "digits")
+    means = torch.stack(losses).view(2, 3).mean(1).tolist()
+    assert history["loss"] == pytest.approx(means) and history["output_std"] == [2, 5]
+
+
+def test_untrained_network_is_measured_and_depends_on_the_seed(arguments, tmp_path):
+    untrained = []
+    for seed in ("0", "1"):
+        flags = [*arguments, "--out", str(tmp_path / seed), "--epochs", "1", "--seed", seed]
+        args = q3_simsiam.get_args(flags)
+        data, _ = q3_simsiam.load_images(args)
+        torch.manual_seed(int(seed))
+        expected = q3_simsiam.monitor(q3_simsiam.SimSiam(TinyEncoder, 16, 8), data, args)
+        untrained.append(q3_simsiam.train("baseline", data, args, "digits")[1]["untrained"])
+        assert untrained[-1] == expected
+    assert untrained[0] != untrained[1]
 
 
 def test_outputs_spread_less_without_stop_gradient(tmp_path, monkeypatch):
@@ -325,9 +397,10 @@ def test_outputs_spread_less_without_stop_gradient(tmp_path, monkeypatch):
     args = q3_simsiam.get_args([*flags.split(), "--out", str(tmp_path)])
     std = {}
     for run in ("baseline", "no_stop_gradient"):
-        _, history = q3_simsiam.train(run, tensors, args, "digits")
+        model, history = q3_simsiam.train(run, tensors, args, "digits")
         std[run] = history["output_std"][-1] * math.sqrt(32)
     assert std["baseline"] > 0.85 and std["no_stop_gradient"] < 0.7
+    assert model.encoder.conv1.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_linear_accuracy_of_separable_features(images, monkeypatch):
@@ -347,6 +420,8 @@ def test_subset_keeps_images_and_labels_together(arguments, tmp_path):
         (index,) = [i for i, other in enumerate(full["train_images"]) if torch.equal(image, other)]
         assert full["train_labels"][index] == label
     assert torch.equal(part["test_labels"], full["test_labels"][:4])
+    other, _ = q3_simsiam.load_images(q3_simsiam.get_args([*arguments, *flags, "--seed", "1"]))
+    assert not torch.equal(part["train_images"], other["train_images"])
 
 
 @pytest.mark.parametrize(("flag", "num"), [("--train-images", "25"), ("--train-images", "1"), ("--test-images", "11")])
@@ -366,18 +441,31 @@ def test_model_and_loss_run_under_autocast(images):
     assert outputs[0].dtype == torch.bfloat16 and loss.dtype == torch.float32 and torch.isfinite(loss)
 
 
-def test_collapse_limit_is_twice_the_least_spread_of_centred_outputs():
-    z = torch.ones(64, 8)
-    z[0] = -63
+def test_collapse_limit_is_twice_the_spread_of_one_output_opposed_to_all_others():
+    z = torch.ones(100, 8)
+    z[0] = -99
     assert z.sum() == 0
-    least = float(q3_simsiam.output_std(z)) * math.sqrt(8)
-    assert q3_simsiam.collapse_limit({"batch_size": 64}) == pytest.approx(2 * least, rel=1e-5)
+    spread = float(q3_simsiam.output_std(z)) * math.sqrt(8)
+    assert q3_simsiam.collapse_limit({"batch_size": 100}) == pytest.approx(2 * spread, rel=1e-5)
+    assert q3_simsiam.collapse_limit({"batch_size": 4}) == 0.5
+
+
+def test_batch_is_at_most_the_training_images(arguments, tmp_path):
+    q3_simsiam.main([*arguments, "--out", str(tmp_path), "--runs", "baseline", "--batch-size", "99"])
+    assert read_metrics(tmp_path)["config"]["batch_size"] == 24
 
 
 def made_up(run="no_predictor", data="cifar10", epochs=100, baseline=0.61, **changes):
     """Metrics of an ablation beside a healthy baseline, as far as the report reads them."""
     config = {"data": data, "epochs": epochs, "batch_size": 1024, "lr": 0.03, "dim": 2048, "pred_dim": 512}
-    config |= {"train_images": 0, "test_images": 0, "knn_k": 200, "knn_temperature": 0.1, "runs": ["baseline", run]}
+    config |= {
+        "train_images": 0,
+        "test_images": 0,
+        "knn_k": 200,
+        "knn_temperature": 0.1,
+        "linear_epochs": 0,
+        "runs": ["baseline", run],
+    }
     root = math.sqrt(2048)
     healthy = {"knn_accuracy": baseline, "loss": -0.8, "output_std": 0.96 / root}
     results = {"baseline": healthy, run: {"knn_accuracy": 0.1, "loss": -0.99, "output_std": 0.01 / root} | changes}
@@ -423,9 +511,8 @@ def test_report_says_what_became_of_each_run():
     text = " ".join(q3_simsiam.report(made_up()).split())
     assert "baseline: the output std x sqrt(d) ends at 0.960, not a collapse. The loss ends at -0.8000; it ri" in text
     assert "no_predictor: the output std x sqrt(d) ends at 0.010, a collapse." in text
-    assert (
-        "rises in 0 of 1 epochs. The kNN accuracy goes from 0.2000 untrained over 0.5000 in epoch 1 to 0.1000." in text
-    )
+    assert "rises in 0 of 1 epochs. The kNN accuracy goes from 0.2000 untrained over 0.5000 in epoch 1 to 0.61" in text
+    assert "in epoch 1 to 0.1000, 0.5100 below the baseline." in text
     assert "no_stop_gradient: not run." in text and "fixed_random_predictor" not in text
     frozen = q3_simsiam.report(made_up("fixed_random_predictor"))
     assert "![accuracy and loss of fixed_random_predictor](fixed_random_predictor.png)" in frozen
@@ -436,9 +523,11 @@ def test_figures_only_without_training_is_refused(arguments, tmp_path):
         q3_simsiam.main([*arguments, "--out", str(tmp_path), "--figures-only"])
 
 
-def test_knn_votes_do_not_overflow_at_low_temperatures():
-    x, labels = torch.tensor([[1.0, 0.0], [1.0, 0.1], [1.0, 0.3]]), torch.tensor([0, 1, 1])
-    assert q3_simsiam.knn_accuracy(x, labels, x[:1], labels[:1], 3, 0.001) == 1
+@pytest.mark.parametrize("angle", [0.0, 1.0, 2.0])
+def test_knn_votes_stay_finite_at_low_temperatures(angle):
+    x, labels = torch.tensor([[1.0, 0.0], [1.0, -0.1], [1.0, -0.3]]), torch.tensor([3, 1, 1])
+    query = torch.tensor([[math.cos(angle), math.sin(angle)]])
+    assert q3_simsiam.knn_accuracy(x, labels, query, labels[:1], 3, 0.001) == 1
 
 
 def test_too_many_neighbours_are_refused(arguments, tmp_path):
