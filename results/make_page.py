@@ -49,8 +49,9 @@ What was run; each problem's own report has its recipe beside that of the report
 
 {utils.make_table(["problem", "data", "device", "time", "command", "more"], runs)}
 
-Ours beside the report's, each with the criterion it is held to. Problem 1: nats per image, of seed 0 where no mean is
-named. Problem 2: the rows of Fréchet distance, sharpness and entropy have one number for each snapshot.
+Ours beside the report's, each with this project's criterion for it; "-" where there is none. Problem 1: nats per image,
+of seed 0 where no mean is named. Problem 2: the rows of Fréchet distance, sharpness and entropy have one number for
+each snapshot. Problem 3: one seed.
 
 {utils.make_table(["problem", "quantity", "ours", "report", "criterion", "met"], verdicts)}"""
     return "\n\n## ".join([heading, *answers]) + "\n"

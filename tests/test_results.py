@@ -56,7 +56,7 @@ def test_joined_page_has_every_figure_under_its_question():
         "2.3": {"q2_gan/perturbation.png)"},
         "2.4": {"q2_gan/interpolation.png)"},
         "3.4": {f"q3_simsiam/{name}.png)" for name in ("comparison", "baseline", "no_stop_gradient")},
-        "3.5": {"q3_simsiam/no_predictor.png)"},
+        "3.5": {f"q3_simsiam/{name}.png)" for name in ("no_predictor", "fixed_random_predictor")},
     }
 
 
