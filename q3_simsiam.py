@@ -397,8 +397,8 @@ def draw_run(run: str, history: dict, path: Path) -> None:
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     accuracy, loss = figure.subplots(1, 2)
     epochs = range(1, len(history["loss"]) + 1)
-    accuracy.plot(epochs, history["knn_accuracy"], marker=".", label="projector's output")
-    accuracy.plot(epochs, history["knn_accuracy_backbone"], marker=".", label="backbone's features")
+    accuracy.plot(epochs, history["knn_accuracy"], marker=".", clip_on=False, label="projector's output")
+    accuracy.plot(epochs, history["knn_accuracy_backbone"], marker=".", clip_on=False, label="backbone's features")
     accuracy.axhline(history["untrained"]["knn_accuracy"], color="C0", linestyle=":", label="projector's, untrained")
     accuracy.axhline(0.1, color="grey", linestyle=":", label="chance")
     accuracy.set(xlabel="epoch", ylabel="kNN accuracy on the test images", title=run, ylim=(0, None))
@@ -427,7 +427,7 @@ def draw_comparison(histories: dict, config: dict, path: Path) -> None:
     for axes, (key, title) in zip(panels, QUANTITIES.items(), strict=True):
         for run, history in histories.items():
             values = [v * math.sqrt(config["dim"]) for v in history[key]] if key == "output_std" else history[key]
-            axes.plot(range(1, len(values) + 1), values, marker=".", label=run)
+            axes.plot(range(1, len(values) + 1), values, marker=".", clip_on=False, label=run)
         axes.set(xlabel="epoch", ylabel=title, ylim=(None if key == "loss" else 0, None))
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -564,13 +564,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line; InputError for nonsense."""
     parser = utils.make_parser(__doc__, "q3_simsiam", ["cifar10", "svhn", "synthetic"], QUICK)
     add = parser.add_argument
-    add(
-        "--runs",
-        nargs="+",
-        choices=list(RUNS),
-        default=list(REPORT),
-        help="which; with --resume finished ones are read",
-    )
+    add("--runs", nargs="+", choices=list(RUNS), default=list(REPORT), help="to report; --resume reads finished ones")
     add("--epochs", type=utils.positive_int, default=RECIPE["epochs"], help="passes over the training images")
     add("--batch-size", type=utils.above_one, default=RECIPE["batch_size"], help="images per update")
     add("--lr", type=utils.positive_float, default=RECIPE["lr"], help="learning rate of SGD per 256 images of a batch")

@@ -406,7 +406,7 @@ def clear_checkpoints(args: argparse.Namespace, *patterns: str) -> None:
     """
     old = [path for pattern in patterns for path in args.out.glob(pattern)]
     if args.resume and not (old or args.figures_only):
-        print(f"nothing to resume in {args.out}: training starts anew", flush=True)
+        print(f"no {', '.join(patterns)} in {args.out} to resume from: training starts anew", flush=True)
     if not (args.resume or args.figures_only):
         for path in old:
             path.unlink()

@@ -398,7 +398,7 @@ def test_house_numbers_vary_in_brightness_more_than_in_hue():
 def test_resume_without_a_checkpoint_says_that_training_starts_anew(tmp_path, capsys):
     args = argparse.Namespace(resume=True, figures_only=False, out=tmp_path)
     utils.clear_checkpoints(args, "*.pt")
-    assert capsys.readouterr().out == f"nothing to resume in {tmp_path}: training starts anew\n"
+    assert capsys.readouterr().out == f"no *.pt in {tmp_path} to resume from: training starts anew\n"
     (tmp_path / "checkpoint.pt").touch()
     utils.clear_checkpoints(args, "*.pt")
     assert not capsys.readouterr().out and (tmp_path / "checkpoint.pt").exists()
