@@ -432,9 +432,9 @@ def draw_comparison(histories: dict, config: dict, path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
     untrained = next(iter(histories.values()))["untrained"]["knn_accuracy"]
-    lines = (accuracy, untrained, ":", "untrained"), (accuracy, 0.1, "--", "chance")
-    for axes, value, style, label in (*lines, (spread, collapse_limit(config), "-.", "collapse limit")):
-        axes.axhline(value, color="grey", linestyle=style, label=label)
+    accuracy.axhline(untrained, color="grey", linestyle=":", label="untrained")
+    accuracy.axhline(0.1, color="grey", linestyle="--", label="chance")
+    spread.axhline(collapse_limit(config), color="grey", linestyle="-.", label="collapse limit")
     entries = {text: mark for axes in panels for mark, text in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=len(entries))
     utils.save_figure(figure, path)
@@ -505,14 +505,14 @@ def report(metrics: dict) -> str:
         loss, accuracy = (metrics["history"][run][key] for key in ("loss", "knn_accuracy"))
         half, spread = (len(accuracy) + 1) // 2, results[run]["output_std"] * root
         rises = sum(after > before for before, after in pairwise(loss))
-        below = ""
+        beside = ""
         if run != "baseline" and "baseline" in results:
-            below = f", {results['baseline']['knn_accuracy'] - accuracy[-1]:.4f} below the baseline"
+            beside = f" (baseline {results['baseline']['knn_accuracy']:.4f})"
         text = (
             f"{run}: the output std x sqrt(d) ends at {spread:.3f}, {'' if spread <= limit else 'not '}a collapse. "
             f"The loss ends at {loss[-1]:.4f}; it rises in {rises} of {len(loss) - 1} epochs. The kNN accuracy goes "
             f"from {untrained['knn_accuracy']:.4f} untrained over {accuracy[half - 1]:.4f} in epoch {half} to "
-            f"{accuracy[-1]:.4f}{below}."
+            f"{accuracy[-1]:.4f}{beside}."
         )
         return f"{textwrap.fill(text, 120)}\n\n![accuracy and loss of {run}]({run}.png)"
 

@@ -512,7 +512,7 @@ def test_report_says_what_became_of_each_run():
     assert "baseline: the output std x sqrt(d) ends at 0.960, not a collapse. The loss ends at -0.8000; it ri" in text
     assert "no_predictor: the output std x sqrt(d) ends at 0.010, a collapse." in text
     assert "rises in 0 of 1 epochs. The kNN accuracy goes from 0.2000 untrained over 0.5000 in epoch 1 to 0.61" in text
-    assert "in epoch 1 to 0.1000, 0.5100 below the baseline." in text
+    assert "in epoch 1 to 0.1000 (baseline 0.6100)." in text
     assert "no_stop_gradient: not run." in text and "fixed_random_predictor" not in text
     frozen = q3_simsiam.report(made_up("fixed_random_predictor"))
     assert "![accuracy and loss of fixed_random_predictor](fixed_random_predictor.png)" in frozen
