@@ -166,6 +166,8 @@ def train(
         history = utils.load_checkpoint(path, config, modules)
     if args.figures_only and len(history["elbo"]) < args.epochs:
         raise utils.InputError(f"{path} does not hold a finished training; run without --figures-only first")
+    if len(history["elbo"]) < args.epochs:
+        history["provenance"] = utils.provenance(args, history.get("provenance", {}))
 
     for epoch in range(len(history["elbo"]) + 1, args.epochs + 1):
         start, total = time.perf_counter(), 0.0
@@ -472,9 +474,10 @@ def main(argv: list[str] | None = None) -> None:
     first = {name: vaes[name, args.seed] for name in ESTIMATORS}
     draw_figures(first, histories, curves, images["test"], args.seed, args.out)
     results = summarise(histories, evaluations, seeds) | {"curves": curves, "test_images": len(images["test"])}
+    provenance = utils.merge(*(history.pop("provenance") for history in histories.values()))
     history = {f"{name}_seed{seed}": history for (name, seed), history in histories.items()}
     measured = {"seconds": seconds, "history": history, "results": results}
-    metrics = utils.save_metrics(args.out, "q1_vae", utils.run_config(args, source), args.device, **measured)
+    metrics = utils.save_metrics(args.out, "q1_vae", utils.run_config(args, source), provenance, **measured)
     utils.publish(args.out, report(metrics), closing_table(metrics))
 
 

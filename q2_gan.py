@@ -144,6 +144,8 @@ def train(data: dict, args: argparse.Namespace, config: dict) -> None:
     if args.resume and path.exists():
         history = utils.load_checkpoint(path, config, modules)
     done = history["iteration"]
+    if done < args.iterations:
+        history["provenance"] = utils.provenance(args, history.get("provenance", {}))
     if done > args.iterations:
         raise utils.InputError(f"{path} is at iteration {done} already; give --iterations {done} or more")
     for iteration in args.snapshots:
@@ -599,7 +601,7 @@ def main(argv: list[str] | None = None) -> None:
     curves = {key: history[key] for key in ("distance", "penalty")}
     measured = {"seconds": seconds, "history": curves, "results": results}
     run_config = utils.run_config(args, source) | {"iterations": args.snapshots[-1]}
-    metrics = utils.save_metrics(args.out, "q2_gan", run_config, args.device, **measured)
+    metrics = utils.save_metrics(args.out, "q2_gan", run_config, history["provenance"], **measured)
     utils.publish(args.out, report(metrics), closing_table(metrics))
 
 

@@ -10,14 +10,13 @@ collapse monitor, and answers the questions of the report with numbers.
 
 import argparse
 import math
-import textwrap
 import time
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torchvision.models import resnet18
@@ -31,13 +30,34 @@ RUNS = {  # keyword arguments of SimSiam
     "no_predictor": {"MLP_mode": "no_pred_mlp"},
     "fixed_random_predictor": {"MLP_mode": "fixed_random_init"},
 }
-QUANTITIES = {"knn_accuracy": "kNN accuracy", "loss": "loss", "output_std": "output std x sqrt(d)"}
-REPORT = {
+TITLES = {  # in the original's words
+    "baseline": "stop-gradient = T",
+    "no_stop_gradient": "stop-gradient = F",
+    "no_predictor": "MLP = no-pred-mlp",
+    "fixed_random_predictor": "MLP = fixed-random-init",
+}
+CURVES = {
+    "knn_accuracy": "kNN accuracy",
+    "loss": "loss",
+    "batch_std": "std x sqrt(d), training batches",
+    "output_std": "std x sqrt(d), test images",
+    "effective_rank": "effective rank, test images",
+    "median_distance": "median of 1 - cosine, test images",
+    "knn_accuracy_backbone": "kNN accuracy, backbone",
+}
+ORIGINAL = {
     "baseline": {"knn_accuracy": "0.60"},
     "no_stop_gradient": {"knn_accuracy": "0.10", "loss": "-1"},
     "no_predictor": {"knn_accuracy": "0.10", "loss": "-1"},
 }
-RECIPE = {"epochs": 100, "batch_size": 1024, "lr": 0.03, "dim": 2048, "pred_dim": 512}  # the report's
+LIMITS = {  # of the original's claims at its full recipe, fixed before the runs
+    ("baseline", "knn_accuracy"): (">=", 0.595),
+    ("no_stop_gradient", "knn_accuracy"): ("<=", 0.15),
+    ("no_stop_gradient", "loss"): ("<=", -0.98),
+    ("no_predictor", "knn_accuracy"): ("<=", 0.15),
+    ("no_predictor", "loss"): ("<=", -0.98),
+}
+RECIPE = {"epochs": 100, "batch_size": 1024, "lr": 0.03, "dim": 2048, "pred_dim": 512}  # the original's
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 QUICK = {"epochs": 3, "batch_size": 64, "train_images": 1600, "test_images": 1000, "lr": 0.4}
 
@@ -57,12 +77,31 @@ class CosineSimilarity(nn.Module):
         return (x * y).sum(self.dim) / norms.clamp(min=self.eps)
 
 
+class SmallMapConv2d(nn.Conv2d):
+    """A 3x3 convolution with padding 1 that takes maps of 1x1 and 2x2 as one matrix product on the CPU.
+
+    There every output sees the whole map, through the part of the kernel that begins at 1 - stride * its position, so
+    that nothing is multiplied by the padding's zeros. Parameters and outputs are those of nn.Conv2d.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, stride = x.shape[-1], self.stride[0]
+        if x.shape[-2:] not in ((1, 1), (2, 2)) or x.device.type != "cpu":
+            return super().forward(x)
+        starts = range(1, 1 - n, -stride)
+        kernels = torch.stack([self.weight[:, :, i : i + n, j : j + n] for i in starts for j in starts])
+        weight = kernels.permute(0, 1, 3, 4, 2).flatten(2).flatten(0, 1)  # (outputs, inputs), channels last in both
+        y = F.linear(x.permute(0, 2, 3, 1).flatten(1), weight)
+        return y.view(len(x), len(starts), len(starts), -1).permute(0, 3, 1, 2)
+
+
 class SimSiam(nn.Module):
     """Encoder f (backbone and projector) and predictor h of Chen & He, arXiv 2011.10566, for images (B, 3, H, W).
 
     base_encoder: a torchvision constructor of a network that ends in `fc`, called with num_classes and
     zero_init_residual. dim: width of z and p. pred_dim: hidden width of the predictor. MLP_mode: None, 'no_pred_mlp'
-    (the predictor is the identity) or 'fixed_random_init' (it keeps its random initial weights); ValueError otherwise.
+    (the predictor is the identity) or 'fixed_random_init' (weights from N(0, 0.01^2), a last bias of 0, all of it
+    frozen, as in the assignment's starter); ValueError otherwise.
     """
 
     def __init__(
@@ -78,6 +117,9 @@ class SimSiam(nn.Module):
             raise ValueError(f"MLP_mode {MLP_mode!r} is none of None, 'no_pred_mlp', 'fixed_random_init'")
         self.stop_gradient = stop_gradient
         self.encoder = base_encoder(num_classes=dim, zero_init_residual=True)
+        for module in self.encoder.modules():
+            if isinstance(module, nn.Conv2d) and (module.kernel_size, module.padding) == ((3, 3), (1, 1)):
+                module.__class__ = SmallMapConv2d  # the same parameters under the same names
         width = self.encoder.fc.in_features
         self.encoder.fc = nn.Sequential(
             *(nn.Linear(width, width, bias=False), nn.BatchNorm1d(width), nn.ReLU()),
@@ -92,6 +134,9 @@ class SimSiam(nn.Module):
             self.predictor = nn.Identity()
         if MLP_mode == "fixed_random_init":
             self.predictor.requires_grad_(False)
+            for linear in (self.predictor[0], self.predictor[3]):
+                nn.init.normal_(linear.weight, std=0.01)
+            nn.init.zeros_(self.predictor[3].bias)
 
     def forward(self, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Two views to p1, p2, z1, z2, each (B, dim); z1 and z2 are detached exactly when `stop_gradient`."""
@@ -241,11 +286,27 @@ def knn_accuracy(
 
 
 def output_std(z: Tensor) -> Tensor:
-    """Deviation of z / |z| over the batch, mean of the channels, a scalar: 1 / sqrt(d) if spread, 0 if collapsed.
+    """Deviation of z / |z| over the batch, mean of the channels, times sqrt(d), a scalar: 1 if spread, 0 if collapsed.
 
     z: (B, d). Chen & He, figure 2.
     """
-    return F.normalize(z.detach().float()).std(0).mean()
+    return F.normalize(z.detach().float()).std(0).mean() * math.sqrt(z.shape[1])
+
+
+def effective_rank(z: Tensor) -> float:
+    """Participation ratio (sum of l)^2 / sum of l^2 of the eigenvalues l of the covariance of z / |z|, from 1 to d.
+
+    z: (B, d). It is 1 where the outputs lie on a line, as on two opposite points; 0 where all are equal.
+    """
+    covariance = F.normalize(z).T.cov()
+    return float(covariance.trace().square() / covariance.square().sum().clamp(min=torch.finfo(z.dtype).tiny))
+
+
+def median_distance(z: Tensor) -> float:
+    """Median of 1 - cosine over all pairs of different rows of z: (B, d), in float64, which mps does not have."""
+    z = F.normalize(z.cpu().double())
+    first, second = torch.triu_indices(len(z), len(z), offset=1)
+    return float((1 - z @ z.T)[first, second].median())
 
 
 # --- Training ---------------------------------------------------------------------------------------------------------
@@ -277,23 +338,22 @@ def load_images(args: argparse.Namespace) -> tuple[dict[str, Tensor], str]:
 def embed(model: SimSiam, images: Tensor) -> tuple[Tensor, Tensor]:
     """Backbone features and projector outputs of unaugmented images (N, 3, 32, 32) uint8, in evaluation mode."""
     model.eval()
-    pairs = []
-    for chunk in images.split(1000):
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=images.device.type == "cuda"):
-            pairs.append(model.represent(normalise(chunk.float() / 255)))
+    features, z = zip(*(model.represent(normalise(chunk.float() / 255)) for chunk in images.split(1000)), strict=True)
     model.train()
-    features, z = zip(*pairs, strict=True)
-    return torch.cat(features).float(), torch.cat(z).float()
+    return torch.cat(features), torch.cat(z)
 
 
 def monitor(model: SimSiam, data: dict[str, Tensor], args: argparse.Namespace) -> dict:
-    """kNN accuracy on the test images from the projector's output and from the backbone's features."""
+    """kNN accuracy of projector and backbone, and how far the projector's outputs spread, on the test images."""
     labels = data["train_labels"], data["test_labels"]
-    accuracy = {}
-    train, test = embed(model, data["train_images"]), embed(model, data["test_images"])
-    for key, a, b in zip(("knn_accuracy_backbone", "knn_accuracy"), train, test, strict=True):
-        accuracy[key] = knn_accuracy(a, labels[0], b, labels[1], args.knn_k, args.knn_temperature)
-    return accuracy
+    (train, train_z), (test, test_z) = embed(model, data["train_images"]), embed(model, data["test_images"])
+    return {
+        "knn_accuracy": knn_accuracy(train_z, labels[0], test_z, labels[1], args.knn_k, args.knn_temperature),
+        "knn_accuracy_backbone": knn_accuracy(train, labels[0], test, labels[1], args.knn_k, args.knn_temperature),
+        "output_std": float(output_std(test_z)),
+        "effective_rank": effective_rank(test_z),
+        "median_distance": median_distance(test_z[:1000]),
+    }
 
 
 def make_optimizer(model: SimSiam, lr: float) -> torch.optim.SGD:
@@ -303,7 +363,11 @@ def make_optimizer(model: SimSiam, lr: float) -> torch.optim.SGD:
 
 
 def train(run: str, data: dict[str, Tensor], args: argparse.Namespace, source: str) -> tuple[SimSiam, dict]:
-    """Train one of RUNS, or take it from its checkpoint, and return it with its history (one entry per epoch)."""
+    """Train one of RUNS, or take it from its checkpoint, and return it with its history.
+
+    Entry 0 of each curve is the untrained network's (of loss and batch_std that of the first batch), the others are the
+    epochs'; `seconds` has the epochs alone.
+    """
     keys = ["epochs", "batch_size", "lr", "dim", "pred_dim", "seed"]
     keys += ["knn_k", "knn_temperature", "train_images", "test_images"]
     config = {key: getattr(args, key) for key in keys} | {"run": run, "source": source}
@@ -313,16 +377,22 @@ def train(run: str, data: dict[str, Tensor], args: argparse.Namespace, source: s
     lr = args.lr * args.batch_size / 256
     optimizer = make_optimizer(model, lr)
     modules = {"model": model, "optimizer": optimizer}
-    history = {key: [] for key in ("loss", "output_std", "knn_accuracy", "knn_accuracy_backbone", "seconds")}
+    history = {key: [] for key in (*CURVES, "seconds")}
     if (args.resume or args.figures_only) and path.exists():
         history = utils.load_checkpoint(path, config, modules)
-    if args.figures_only and len(history["loss"]) < args.epochs:
+    if args.figures_only and len(history["seconds"]) < args.epochs:
         raise utils.InputError(f"{path} does not hold a finished training; run without --figures-only first")
-    if "untrained" not in history:
-        history["untrained"] = monitor(model, data, args)
+    if len(history["seconds"]) < args.epochs:
+        history["provenance"] = utils.provenance(args, history.get("provenance", {}))
 
-    for epoch in range(len(history["loss"]) + 1, args.epochs + 1):
-        start, sums = time.perf_counter(), torch.zeros(2, device=args.device)
+    def record(numbers: dict[str, float]) -> None:
+        for key, value in numbers.items():
+            history[key].append(value)
+
+    if not history["seconds"]:
+        record(monitor(model, data, args))
+    for epoch in range(len(history["seconds"]) + 1, args.epochs + 1):
+        start, steps = time.perf_counter(), []
         optimizer.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / args.epochs))
         order = torch.randperm(len(data["train_images"]), device=args.device)
         batches = order[: len(order) // args.batch_size * args.batch_size].split(args.batch_size)
@@ -335,40 +405,26 @@ def train(run: str, data: dict[str, Tensor], args: argparse.Namespace, source: s
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            sums += torch.stack([loss.detach(), output_std(outputs[2])])
+            steps.append(torch.stack([loss.detach(), output_std(outputs[2])]))
             if args.device.type == "cpu":  # where looking at a number does not hold up the device
-                utils.check_finite(loss.detach(), f"in epoch {epoch} of {run}")
-        utils.check_finite(sums, f"in epoch {epoch} of {run}")
-        for key, value in zip(("loss", "output_std"), (sums / len(batches)).tolist(), strict=True):
-            history[key].append(value)
-        for key, value in monitor(model, data, args).items():
-            history[key].append(value)
-        history["seconds"].append(time.perf_counter() - start)
+                utils.check_finite(steps[-1], f"in epoch {epoch} of {run}")
+        numbers = torch.stack(steps)
+        utils.check_finite(numbers, f"in epoch {epoch} of {run}")
+        if epoch == 1:
+            record(dict(zip(("loss", "batch_std"), numbers[0].tolist(), strict=True)))
+        record(dict(zip(("loss", "batch_std"), numbers.mean(0).tolist(), strict=True)))
+        record(monitor(model, data, args))
+        record({"seconds": time.perf_counter() - start})
         utils.save_checkpoint(path, config, modules, history)
+        last = {key: history[key][-1] for key in (*CURVES, "seconds")}
         print(
-            f"{run} epoch {epoch}/{args.epochs}: loss {history['loss'][-1]:.4f}, kNN accuracy "
-            f"{history['knn_accuracy'][-1]:.4f} (backbone {history['knn_accuracy_backbone'][-1]:.4f}), "
-            f"std x sqrt(d) {history['output_std'][-1] * math.sqrt(args.dim):.3f}, {history['seconds'][-1]:.1f} s",
+            f"{run} epoch {epoch}/{args.epochs}: loss {last['loss']:.4f}, kNN accuracy {last['knn_accuracy']:.4f} "
+            f"(backbone {last['knn_accuracy_backbone']:.4f}), std x sqrt(d) {last['output_std']:.3f}, effective rank "
+            f"{last['effective_rank']:.2f}, median 1 - cosine {last['median_distance']:.1e}, {last['seconds']:.1f} s, "
+            f"{last['seconds'] * (args.epochs - epoch) / 3600:.2f} h to go",
             flush=True,
         )
     return model, history
-
-
-def linear_accuracy(model: SimSiam, data: dict[str, Tensor], epochs: int, seed: int) -> float:
-    """Test accuracy of a linear classifier on the frozen backbone's features of unaugmented images."""
-    torch.manual_seed(seed)
-    (train, _), (test, _) = embed(model, data["train_images"]), embed(model, data["test_images"])
-    mean, std = train.mean(0), train.std(0) + 1e-6
-    train, test = (train - mean) / std, (test - mean) / std
-    classifier = nn.Linear(train.shape[1], 10).to(train.device)
-    optimizer = torch.optim.Adam(classifier.parameters(), fused=True)
-    for _ in range(epochs):
-        for batch in torch.randperm(len(train), device=train.device).split(256):
-            loss = F.cross_entropy(classifier(train[batch]), data["train_labels"][batch])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    return utils.mean(classifier(test).argmax(1) == data["test_labels"])
 
 
 def gradient_error(images: Tensor, args: argparse.Namespace) -> float:
@@ -392,171 +448,89 @@ def gradient_error(images: Tensor, args: argparse.Namespace) -> float:
 # --- Figures and report -----------------------------------------------------------------------------------------------
 
 
-def draw_run(run: str, history: dict, path: Path) -> None:
-    """kNN accuracy and loss of one run against epochs."""
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
+def draw_curves(axes: Axes, histories: dict, key: str) -> None:
+    """One curve against epochs, from the untrained network on: a colour for each run, the same in every figure."""
+    for run, history in histories.items():
+        color = f"C{list(RUNS).index(run)}"
+        axes.plot(history[key], color=color, marker=".", markersize=4, clip_on=False, label=TITLES[run])
+    axes.set(xlabel="epoch", ylabel=CURVES[key])
+    axes.grid(alpha=0.3)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    if key == "knn_accuracy":
+        axes.axhline(0.6, color="grey", linestyle=":", label="0.60, the original's with stop-gradient")
+        axes.axhline(0.1, color="grey", linestyle="--", label="chance")
+    if key == "loss":
+        axes.axhline(-1, color="grey", linestyle="-.", label="-1, the least loss there is")
+
+
+def draw_run(run: str, histories: dict, path: Path) -> None:
+    """kNN accuracy and loss of one run against epochs, on the scales of all runs."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
     accuracy, loss = figure.subplots(1, 2)
-    epochs = range(1, len(history["loss"]) + 1)
-    accuracy.plot(epochs, history["knn_accuracy"], marker=".", clip_on=False, label="projector's output")
-    accuracy.plot(epochs, history["knn_accuracy_backbone"], marker=".", clip_on=False, label="backbone's features")
-    accuracy.axhline(history["untrained"]["knn_accuracy"], color="C0", linestyle=":", label="projector's, untrained")
-    accuracy.axhline(0.1, color="grey", linestyle=":", label="chance")
-    accuracy.set(xlabel="epoch", ylabel="kNN accuracy on the test images", title=run, ylim=(0, None))
-    figure.legend(loc="outside lower center", ncols=4)
-    loss.plot(epochs, history["loss"], marker=".", color="C2")
-    loss.set(xlabel="epoch", ylabel="loss (mean of the epoch)", title=run)
-    for axes in (accuracy, loss):
-        axes.grid(alpha=0.3)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+    draw_curves(accuracy, {run: histories[run]}, "knn_accuracy")
+    accuracy.plot(histories[run]["knn_accuracy_backbone"], color="silver", zorder=1, label="backbone's features")
+    draw_curves(loss, {run: histories[run]}, "loss")
+    highest = max(max(history[key]) for history in histories.values() for key in CURVES if key.startswith("knn"))
+    accuracy.set(ylim=(0, 1.05 * max(0.6, highest)), title=TITLES[run])
+    loss.set(ylim=(-1.02, max(max(history["loss"]) for history in histories.values()) + 0.02), title=TITLES[run])
+    add_legend(figure)
     utils.save_figure(figure, path)
 
 
-def collapse_limit(config: dict) -> float:
-    """The output std x sqrt(d) that we count as a collapse: twice that of one image opposed to all others.
-
-    Set after the first ablation on CIFAR-10 stayed near 0.2, above the flat 0.1 that stood here before.
-    Batch normalisation centres the outputs of n images. If n - 1 of them meet in a point, the last is on the other side
-    of the origin, which gives 2 / sqrt(n). At most 0.5, for small batches.
-    """
-    return min(0.5, 4 / math.sqrt(config["batch_size"]))
-
-
-def draw_comparison(histories: dict, config: dict, path: Path) -> None:
-    """kNN accuracy, loss and collapse monitor of all runs against epochs."""
-    figure = Figure(figsize=(12, 4), layout="constrained")
-    accuracy, _, spread = panels = figure.subplots(1, 3)
-    for axes, (key, title) in zip(panels, QUANTITIES.items(), strict=True):
-        for run, history in histories.items():
-            values = [v * math.sqrt(config["dim"]) for v in history[key]] if key == "output_std" else history[key]
-            axes.plot(range(1, len(values) + 1), values, marker=".", clip_on=False, label=run)
-        axes.set(xlabel="epoch", ylabel=title, ylim=(None if key == "loss" else 0, None))
-        axes.grid(alpha=0.3)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-    untrained = next(iter(histories.values()))["untrained"]["knn_accuracy"]
-    accuracy.axhline(untrained, color="grey", linestyle=":", label="untrained")
-    accuracy.axhline(0.1, color="grey", linestyle="--", label="chance")
-    spread.axhline(collapse_limit(config), color="grey", linestyle="-.", label="collapse limit")
-    entries = {text: mark for axes in panels for mark, text in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=len(entries))
+def draw_comparison(histories: dict, path: Path) -> None:
+    """kNN accuracy, loss and the monitors of all runs against epochs."""
+    figure = Figure(figsize=(12, 7), layout="constrained")
+    panels = dict(zip(CURVES, figure.subplots(2, 3).flat, strict=False))  # all but the backbone's accuracy
+    for key, axes in panels.items():
+        draw_curves(axes, histories, key)
+        if key not in ("loss", "median_distance"):
+            axes.set_ylim(0, None)
+    panels["median_distance"].set_yscale("log")
+    rounding = torch.finfo(torch.float32).eps / 2
+    panels["median_distance"].axhline(rounding, color="grey", linestyle=(0, (1, 3)), label="rounding of float32")
+    add_legend(figure)
     utils.save_figure(figure, path)
+
+
+def add_legend(figure: Figure) -> None:
+    """One legend below all panels, each entry once."""
+    labels = [axes.get_legend_handles_labels() for axes in figure.axes]
+    entries = {text: mark for panel in labels for mark, text in zip(*panel, strict=True)}
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=4, fontsize=9)
 
 
 def closing_table(metrics: dict) -> str:
-    """Every run beside the report's; what is due depends on how near data and recipe are to the report's."""
+    """Every run beside the original's; only CIFAR-10 and the full recipe are held to the original's claims."""
     config, results = metrics["config"], metrics["results"]
     real = config["data"] == "cifar10"
-    full = real and config.items() >= (RECIPE | {"train_images": 0, "test_images": 0}).items()
-    root, untrained = math.sqrt(config["dim"]), results["untrained"]["knn_accuracy"]
-    baseline = results.get("baseline")
-    limits = {}  # of the ablations, with their origin
-    if full:
-        limits = {"knn_accuracy": ("", 0.15), "loss": ("", -0.98)}
-    elif real and baseline:
-        limits = {"knn_accuracy": ("baseline - 0.1 = ", round(baseline["knn_accuracy"] - 0.1, 4))}
-    if real:
-        limits["output_std"] = ("", collapse_limit(config))
-    elif baseline:
-        limits["output_std"] = ("baseline - 0.1 = ", baseline["output_std"] * root - 0.1)
+    full = config.items() >= (RECIPE | {"train_images": 0, "test_images": 0}).items()
     rows = []
     for run in config["runs"]:
-        numbers = results[run] | {"output_std": results[run]["output_std"] * root}
-        accuracy, loss = numbers["knn_accuracy"], numbers["loss"]
-        reported = REPORT.get(run, {}) if real else {}
-        if run == "baseline":
-            limit = 0.6 if full else 0.32 if real else untrained
-            row = [accuracy, reported.get("knn_accuracy", "-"), f">= {limit:.4g}", accuracy >= limit]
-            rows.append([f"{run}: kNN accuracy (untrained {untrained:.4f})", *row])
-        elif run == "fixed_random_predictor":
-            rows.append([f"{run}: kNN accuracy", accuracy, "-", "-", "-"])
-            if baseline:
-                limit = baseline["loss"]
-                rows.append([f"{run}: loss", loss, "-", f"> baseline {limit:.4f}", loss > limit])
-        else:
-            for key, words in QUANTITIES.items():
-                origin, limit = limits.get(key, ("", None))
-                verdict = ["-", "-"] if limit is None else [f"<= {origin}{limit:.4g}", numbers[key] <= limit]
-                rows.append([f"{run}: {words}", numbers[key], reported.get(key, "-"), *verdict])
+        for key in ("knn_accuracy", "loss", "output_std"):
+            value, (sign, limit) = results[run][key], LIMITS.get((run, key), ("", None))
+            verdict = ["-", "-"]
+            if real and limit is not None:
+                met = value >= limit if sign == ">=" else value <= limit
+                verdict = [f"{sign} {limit}", met] if full else ["-", "shorter recipe"]
+            original = ORIGINAL.get(run, {}).get(key, "-") if real else "-"
+            rows.append([f"{run}: {CURVES[key]}", value, original, *verdict])
     error = results["gradient_error"]
     rows.append(["half the gradient: relative error", f"{error:.1e}", "exact", "< 1e-5", error < 1e-5])
-    return utils.make_table(["quantity", "ours", "report", "criterion", "met"], rows)
+    return utils.make_table(["quantity", "ours", "original", "criterion", "met"], rows)
 
 
 def report(metrics: dict) -> str:
-    """Return report.md: the answers to questions 3.4 and 3.5 with the numbers of this run."""
-    config, results = metrics["config"], metrics["results"]
-    root, limit, untrained = math.sqrt(config["dim"]), collapse_limit(config), results["untrained"]
-    floor = 2 / math.sqrt(config["batch_size"])
-    rows = [["untrained", 0, "-", "-", "-", untrained["knn_accuracy"], untrained["knn_accuracy_backbone"], "-"]]
-    for run in config["runs"]:
-        numbers, minutes = results[run], f"{sum(metrics['history'][run]['seconds']) / 60:.1f}"
-        row = [run, numbers["epochs"], minutes, numbers["loss"], numbers["output_std"] * root, numbers["knn_accuracy"]]
-        rows.append([*row, numbers["knn_accuracy_backbone"], numbers.get("linear_accuracy", "-")])
-    header = ["run", "epochs", "minutes", "loss", QUANTITIES["output_std"], "kNN, projector", "kNN, backbone", "linear"]
-    columns = len(header) if config["linear_epochs"] else -1
-    table = utils.make_table(header[:columns], [row[:columns] for row in rows])
-    images = " and ".join(
-        f"{config[f'{split}_images'] or 'all'} {words} images"
-        for split, words in (("train", "training"), ("test", "test"))
-    )
-
-    def answer(run: str) -> str:
-        """What became of one run, and its figure."""
-        if run not in results:
-            return f"{run}: not run."
-        loss, accuracy = (metrics["history"][run][key] for key in ("loss", "knn_accuracy"))
-        half, spread = (len(accuracy) + 1) // 2, results[run]["output_std"] * root
-        rises = sum(after > before for before, after in pairwise(loss))
-        beside = ""
-        if run != "baseline" and "baseline" in results:
-            beside = f" (baseline {results['baseline']['knn_accuracy']:.4f})"
-        text = (
-            f"{run}: the output std x sqrt(d) ends at {spread:.3f}, {'' if spread <= limit else 'not '}a collapse. "
-            f"The loss ends at {loss[-1]:.4f}; it rises in {rises} of {len(loss) - 1} epochs. The kNN accuracy goes "
-            f"from {untrained['knn_accuracy']:.4f} untrained over {accuracy[half - 1]:.4f} in epoch {half} to "
-            f"{accuracy[-1]:.4f}{beside}."
-        )
-        return f"{textwrap.fill(text, 120)}\n\n![accuracy and loss of {run}]({run}.png)"
-
-    frozen = f"\n{answer('fixed_random_predictor')}\n" if "fixed_random_predictor" in results else ""
+    """Return report.md: the closing table and the figures."""
+    figures = "\n".join(f"![{name}]({name}.png)" for name in ("comparison", *metrics["config"]["runs"]))
     return f"""# Problem 3: SimSiam and its ablations
 
-- Data: {metrics["data"]}; {images}.
-- Recipe: {config["epochs"]} epochs, batch {config["batch_size"]}, SGD {config["lr"]:g} x batch / 256 with cosine decay
-  for the encoder and fixed for the predictor, momentum 0.9, weight decay 5e-4. ResNet-18 with its 7x7 stem and
-  max-pool, projector to {config["dim"]}, predictor over {config["pred_dim"]}.
-- The report's recipe: CIFAR-10, {RECIPE["epochs"]} epochs, batch {RECIPE["batch_size"]}, SGD {RECIPE["lr"]} x
-  batch / 256, projector to {RECIPE["dim"]}, predictor over {RECIPE["pred_dim"]}, the rest the same.
+- Data: {metrics["data"]}.
 - Device: {metrics["device"]}, torch {metrics["versions"]["torch"]}. Time: {metrics["seconds"] / 60:.0f} minutes.
 
 {closing_table(metrics)}
 
-{table}
-
-## 3.4 Without stop-gradient
-
-The accuracy is that of a kNN classifier on the projector's output (k = {config["knn_k"]}, temperature
-{config["knn_temperature"]:g}); chance is 0.1. It finds the nearest neighbours however near all of them are, so that
-accuracy can outlast a collapse. The output std is the deviation of the l2-normalised output over a batch, averaged over
-channels and the epoch: times sqrt(d), it is 1 if the outputs spread evenly. As batch normalisation centres them, a
-collapse may leave some spread: with all but one at a point it is 2 / sqrt(batch) = {floor:.3f}. Up to {limit:.3f} we
-count as a collapse. This limit was not set beforehand: it was a flat 0.1 until the first ablation on CIFAR-10 was seen
-to stay near 0.2.
-
-![all runs](comparison.png)
-
-{answer("baseline")}
-
-{answer("no_stop_gradient")}
-
-## 3.5 Without predictor
-
-{answer("no_predictor")}
-
-With stop-gradient and the identity as predictor the symmetric loss is -(z1 . sg(z2) + sg(z1) . z2) / 2 for normalised
-outputs. Its gradient is half of that of D(z1, z2) without stop-gradient: the stop-gradient changes the length of the
-gradient, not its direction, and the run descends a loss that a collapse minimises. On the network of this script
-(float64, 32 images) twice the one and the other differ by {results["gradient_error"]:.1e}, relative to the norm.
-{frozen}"""
+{figures}
+"""
 
 
 # --- Command line -----------------------------------------------------------------------------------------------------
@@ -566,7 +540,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line; InputError for nonsense."""
     parser = utils.make_parser(__doc__, "q3_simsiam", ["cifar10", "svhn", "synthetic"], QUICK)
     add = parser.add_argument
-    add("--runs", nargs="+", choices=list(RUNS), default=list(REPORT), help="to report; --resume reads finished ones")
+    add("--runs", nargs="+", choices=list(RUNS), default=list(ORIGINAL), help="to report; --resume reads finished ones")
     add("--epochs", type=utils.positive_int, default=RECIPE["epochs"], help="passes over the training images")
     add("--batch-size", type=utils.above_one, default=RECIPE["batch_size"], help="images per update")
     add("--lr", type=utils.positive_float, default=RECIPE["lr"], help="learning rate of SGD per 256 images of a batch")
@@ -576,7 +550,6 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--knn-temperature", type=utils.positive_float, default=0.1, help="temperature of its votes, in cosine units")
     add("--train-images", type=utils.natural, default=0, help="size of a random subset to train on; 0 is all")
     add("--test-images", type=utils.natural, default=0, help="test images used, from the first; 0 is all")
-    add("--linear-epochs", type=utils.natural, default=0, help="epochs of linear evaluation after training; 0 is off")
     args = utils.parse_args(parser, argv, QUICK)
     args.runs = list(dict.fromkeys(args.runs))
     return args
@@ -588,25 +561,21 @@ def main(argv: list[str] | None = None) -> None:
     data, source = load_images(args)
     print(f"data: {source}", flush=True)
     utils.clear_checkpoints(args, *(f"checkpoint_{run}.pt" for run in args.runs))
-    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = True, False
     histories, results, seconds = {}, {}, 0.0
     for run in args.runs:
-        model, history = train(run, data, args, source)
-        start = time.perf_counter()
-        results[run] = {
-            key: history[key][-1] for key in ("knn_accuracy", "knn_accuracy_backbone", "loss", "output_std")
-        }
-        results[run]["epochs"] = len(history["loss"])
-        if args.linear_epochs:
-            results[run]["linear_accuracy"] = linear_accuracy(model, data, args.linear_epochs, args.seed)
-        draw_run(run, history, args.out / f"{run}.png")
+        _, history = train(run, data, args, source)
+        results[run] = {key: history[key][-1] for key in CURVES} | {"epochs": len(history["seconds"])}
         histories[run] = history
-        seconds += sum(history["seconds"]) + time.perf_counter() - start
-    draw_comparison(histories, vars(args), args.out / "comparison.png")
-    results["untrained"] = histories[args.runs[0]]["untrained"]
+        seconds += sum(history["seconds"])
+    for run in histories:
+        draw_run(run, histories, args.out / f"{run}.png")
+    draw_comparison(histories, args.out / "comparison.png")
+    results["untrained"] = {key: histories[args.runs[0]][key][0] for key in CURVES}
     results["gradient_error"] = gradient_error(data["train_images"][:32], args)
+    provenance = utils.merge(*(history.pop("provenance") for history in histories.values()))
     measured = {"seconds": seconds, "history": histories, "results": results}
-    metrics = utils.save_metrics(args.out, "q3_simsiam", utils.run_config(args, source), args.device, **measured)
+    metrics = utils.save_metrics(args.out, "q3_simsiam", utils.run_config(args, source), provenance, **measured)
     utils.publish(args.out, report(metrics), closing_table(metrics))
 
 

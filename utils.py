@@ -8,6 +8,7 @@ import math
 import platform
 import shlex
 import socket
+import subprocess
 import sys
 import tempfile
 import textwrap
@@ -98,6 +99,8 @@ def parse_args(parser: Parser, argv: list[str] | None, quick: dict) -> argparse.
     if args.out is None:  # other data must not stand where the assignment's is expected
         args.out = Path("results", script if args.data == assignment else f"{script}_{args.data}")
     args.device = choose_device(args.device)
+    flags = [flag for flag in (sys.argv[1:] if argv is None else argv) if flag not in ("--resume", "--figures-only")]
+    args.command = shlex.join(["python", parser.prog, *flags])
     try:
         args.out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=args.out).close()
@@ -108,7 +111,7 @@ def parse_args(parser: Parser, argv: list[str] | None, quick: dict) -> argparse.
 
 def run_config(args: argparse.Namespace, source: str) -> dict:
     """Return what determines the numbers of a run: the flags but for places and modes, and the data's source."""
-    elsewhere = {"device", "data_dir", "out", "resume", "figures_only"}
+    elsewhere = {"device", "data_dir", "out", "resume", "figures_only", "command"}
     return {key: value for key, value in vars(args).items() if key not in elsewhere} | {"source": source}
 
 
@@ -148,10 +151,32 @@ def choose_device(name: str) -> torch.device:
 
 
 def describe(device: torch.device) -> str:
-    """Return the device in words, for the log and the metrics."""
+    """Return the device in words, with the model of the processor, for the log and the metrics."""
     if device.type == "cuda":
         return f"cuda ({torch.cuda.get_device_name(device)})"
-    return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
+    model, cpuinfo = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+        model = next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), model)
+    threads = torch.get_num_threads()
+    return f"{device.type} ({model}, {threads} thread{'s' if threads > 1 else ''})"
+
+
+def provenance(args: argparse.Namespace, earlier: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Return command, commit ("+" if the code has changes; none outside git) and device, after those `earlier`."""
+    folder = Path(__file__).resolve().parent
+    git = ["git", f"--git-dir={folder / '.git'}", f"--work-tree={folder}", "describe", "--always", "--exclude=*"]
+    try:
+        commit = subprocess.run([*git, "--dirty=+"], capture_output=True, text=True, check=False).stdout.split()
+    except OSError:  # there is no git
+        commit = []
+    return merge(earlier, {"command": [args.command], "commit": commit, "device": [describe(args.device)]})
+
+
+def merge(*provenances: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Join what `provenance` returned for several trainings, each entry once."""
+    keys = dict.fromkeys(key for provenance in provenances for key in provenance)
+    return {key: list(dict.fromkeys(entry for p in provenances for entry in p.get(key, []))) for key in keys}
 
 
 # --- Data -------------------------------------------------------------------------------------------------------------
@@ -462,7 +487,7 @@ def mean(values: torch.Tensor) -> float:
     return float(values.cpu().double().mean())
 
 
-def save_metrics(out: Path, script: str, config: dict, device: torch.device, **content: object) -> dict:
+def save_metrics(out: Path, script: str, config: dict, provenance: dict[str, list[str]], **content: object) -> dict:
     """Write `content` (seconds, history, results) to out/metrics.json beside what made it, and return all of it.
 
     Raises ValueError for numbers that are not finite, which JSON does not have.
@@ -470,8 +495,9 @@ def save_metrics(out: Path, script: str, config: dict, device: torch.device, **c
     versions = {"python": platform.python_version(), "numpy": np.__version__, "matplotlib": matplotlib.__version__}
     versions |= {"torch": torch.__version__, "torchvision": torchvision.__version__}
     config = dict(config)
-    metrics = {"script": script, "data": config.pop("source"), "config": config, "device": describe(device)}
-    metrics |= {"versions": versions} | content
+    made_by = {key: "; ".join(entries) for key, entries in provenance.items() if entries}
+    metrics = {"script": script, "data": config.pop("source"), "config": config}
+    metrics |= made_by | {"versions": versions} | content
     Path(out, "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return metrics
 

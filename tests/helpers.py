@@ -4,9 +4,9 @@ import json
 
 
 def read_metrics(out):
-    """metrics.json in folder `out`, without the times."""
+    """metrics.json in folder `out`, without the times and the command, which names the folder."""
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-    del metrics["seconds"]
+    del metrics["seconds"], metrics["command"]
     for history in metrics["history"].values():
         if isinstance(history, dict):
             del history["seconds"]

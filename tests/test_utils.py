@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import socket
+import subprocess
 import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -522,12 +523,43 @@ def test_validation_that_is_not_finite_is_not_saved(tiny):
 
 
 def test_metrics_are_valid_json_with_their_origin(tmp_path):
-    device = torch.device("cpu")
-    utils.save_metrics(tmp_path, "q9", {"lr": 0.1, "source": "digits"}, device, seconds=1.5, history={}, results={})
+    provenance = {"command": ["python q9.py"], "commit": [], "device": ["cpu (one)", "cpu (two)"]}
+    utils.save_metrics(tmp_path, "q9", {"lr": 0.1, "source": "digits"}, provenance, seconds=1.5, history={}, results={})
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert list(metrics) == ["script", "data", "config", "device", "versions", "seconds", "history", "results"]
+    keys = ["script", "data", "config", "command", "device", "versions", "seconds", "history", "results"]
+    assert list(metrics) == keys
     assert metrics["data"] == "digits" and metrics["config"] == {"lr": 0.1}
+    assert metrics["command"] == "python q9.py" and metrics["device"] == "cpu (one); cpu (two)"
     assert metrics["versions"]["torch"] == torch.__version__
+
+
+def test_provenance_names_command_commit_and_processor_of_every_session(tmp_path, monkeypatch):
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    git = ["git", "-C", str(repository), "-c", "user.name=a", "-c", "user.email=a@b"]
+    (repository / "utils.py").write_text("first")
+    monkeypatch.setattr(utils, "__file__", str(repository / "utils.py"))
+    monkeypatch.setattr(utils, "describe", lambda _: "cpu (a model)")
+    monkeypatch.setattr(sys, "argv", ["q1_vae.py", "--lr", "0.1", "--out", str(tmp_path / "a b"), "--resume"])
+    args = q1_vae.get_args()
+    command = f"python q1_vae.py --lr 0.1 --out '{tmp_path}/a b'"
+    expected = {"command": [command], "commit": [], "device": ["cpu (a model)"]}
+    assert utils.provenance(args, {}) == expected
+    for step in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *step], check=True)
+    (commit,) = utils.provenance(args, {})["commit"]
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout
+    assert len(commit) >= 7 and head.startswith(commit)
+    (repository / "utils.py").write_text("second")
+    assert utils.provenance(args, expected | {"commit": [commit]}) == expected | {"commit": [commit, f"{commit}+"]}
+
+
+def test_processor_is_named_by_its_model():
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists() or "model name" not in cpuinfo.read_text():
+        pytest.skip("this system does not say what its processor is")
+    model = cpuinfo.read_text().split("model name\t: ")[1].splitlines()[0]
+    assert utils.describe(torch.device("cpu")).startswith(f"cpu ({model}, {torch.get_num_threads()} thread")
 
 
 def test_table_is_aligned_markdown():
