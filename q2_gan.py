@@ -3,16 +3,16 @@
 Trains the GAN, keeps snapshots of its generator, draws samples, perturbations and interpolations from them, and puts a
 number behind each claim with a small classifier trained on the same labelled data.
 
-    python q2_gan.py --quick                               about a minute on two CPU cores, synthetic house numbers
-    python q2_gan.py                                       the report's recipe on SVHN; hours on a GPU, a day on a CPU
+    python q2_gan.py --quick                               two minutes on two CPU cores, synthetic digits
+    python q2_gan.py                                       the original's recipe on SVHN; hours on a GPU, a day on a CPU
     python q2_gan.py --data mnist --width 32 --lr 3e-4 --iterations 21000         hours on one CPU core, on MNIST
 """
 
 import argparse
 import math
 import signal
+import threading
 import time
-from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -24,11 +24,12 @@ from torchvision.utils import make_grid
 from tqdm import tqdm, trange
 
 import utils
+from results import gan as words
 
-SNAPSHOT_PLACES = (0, 0.14, 0.4, 1)  # of the iterations; the report's 0, 7,000, 20,000 and 50,000
+SNAPSHOT_PLACES = (0, 0.14, 0.4, 1)  # of the iterations; the original's 0, 7,000, 20,000 and 50,000
 RECORD_EVERY = 10  # iterations; a log line is printed for every tenth record
 SAVE_EVERY = 60  # seconds
-QUICK = {"iterations": 300, "width": 16, "lr": 1e-3, "classifier_steps": 150, "samples": 2000}
+QUICK = {"iterations": 400, "width": 16, "lr": 1e-3, "classifier_steps": 150, "samples": 2000}
 
 
 # --- The functions of the assignment ----------------------------------------------------------------------------------
@@ -133,16 +134,15 @@ def train(data: dict, args: argparse.Namespace, config: dict) -> None:
     """
     torch.manual_seed(args.seed)
     images = data["train_images"]
-    generator = Generator(args.latent_size, args.width).to(args.device, memory_format=torch.channels_last)
-    critic = Critic(args.width).to(args.device, memory_format=torch.channels_last)
+    where = {"device": args.device, "memory_format": utils.memory_format(args.device)}
+    generator, critic = Generator(args.latent_size, args.width).to(**where), Critic(args.width).to(**where)
     generator_adam, critic_adam = (
         torch.optim.Adam(m.parameters(), args.lr, (0.5, 0.9), fused=True) for m in (generator, critic)
     )
     modules = {"generator": generator, "critic": critic, "generator_adam": generator_adam, "critic_adam": critic_adam}
     history = {"iteration": 0, "seconds": 0.0, "distance": [], "penalty": [], "sums": [0.0, 0.0]}
     path = args.out / "checkpoint.pt"
-    if args.resume and path.exists():
-        history = utils.load_checkpoint(path, config, modules)
+    history = utils.restore(args, path, config, modules, history)
     done = history["iteration"]
     if done < args.iterations:
         history["provenance"] = utils.provenance(args, history.get("provenance", {}))
@@ -153,8 +153,9 @@ def train(data: dict, args: argparse.Namespace, config: dict) -> None:
             raise utils.InputError(f"{snapshot_path(args, iteration)} is missing; name other --snapshots or train anew")
 
     sums = torch.tensor(history["sums"], device=args.device)  # of distance and penalty since the last record
-    interrupted = []
-    handler = signal.signal(signal.SIGINT, lambda *_: interrupted.append(True))
+    interrupted, in_main_thread = [], threading.current_thread() is threading.main_thread()
+    if in_main_thread:  # the only one that may handle signals
+        handler = signal.signal(signal.SIGINT, lambda *_: interrupted.append(True))
     saved = time.perf_counter()
     start = saved - history["seconds"]
 
@@ -202,7 +203,8 @@ def train(data: dict, args: argparse.Namespace, config: dict) -> None:
                         flush=True,
                     )
     finally:
-        signal.signal(signal.SIGINT, handler)
+        if in_main_thread:
+            signal.signal(signal.SIGINT, handler)
     if interrupted:
         raise KeyboardInterrupt
 
@@ -214,9 +216,9 @@ def load_generators(args: argparse.Namespace, config: dict) -> tuple[dict[int, G
         path = snapshot_path(args, iteration)
         if not path.exists():
             raise utils.InputError(f"{path} is missing; name other --snapshots, or train without --figures-only")
-        generator = Generator(args.latent_size, args.width).to(args.device, memory_format=torch.channels_last)
-        history = utils.load_checkpoint(path, config, {"generator": generator})
-        generators[iteration] = generator.eval()
+        generator = Generator(args.latent_size, args.width)
+        history = utils.load_checkpoint(path, config, {"generator": generator})["history"]
+        generators[iteration] = generator.eval().to(args.device, memory_format=utils.memory_format(args.device))
     return generators, history
 
 
@@ -225,10 +227,9 @@ def train_classifier(data: dict, args: argparse.Namespace, source: str) -> tuple
     path = args.out / "classifier.pt"
     config = {"classifier_steps": args.classifier_steps, "seed": args.seed, "source": source}
     torch.manual_seed(args.seed)
-    classifier = Classifier().to(args.device, memory_format=torch.channels_last)
-    if (args.resume or args.figures_only) and path.exists():
-        utils.load_checkpoint(path, config, {"classifier": classifier})
-    else:
+    classifier = Classifier().to(args.device, memory_format=utils.memory_format(args.device))
+    history = utils.restore(args, path, config, {"classifier": classifier}, {})
+    if not history:
         optimizer = torch.optim.Adam(classifier.parameters(), fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=args.classifier_steps)
         images, labels = data["train_images"], data["train_labels"]
@@ -239,7 +240,7 @@ def train_classifier(data: dict, args: argparse.Namespace, source: str) -> tuple
             loss.backward()
             optimizer.step()
             schedule.step()
-        utils.save_checkpoint(path, config, {"classifier": classifier}, {})
+        utils.save_checkpoint(path, config, {"classifier": classifier}, {"steps": args.classifier_steps})
     classifier.eval()
     _, probabilities = classify(classifier, scale(data["test_images"]))
     return classifier, utils.mean(probabilities.argmax(1) == data["test_labels"])
@@ -377,29 +378,26 @@ def draw_strips(strips: dict[str, Tensor], labels: list[str], title: str, path: 
     utils.save_figure(figure, path)
 
 
-def draw_training(history: dict, path: Path) -> None:
+def draw_curves(metrics: dict, out: Path) -> None:
     """The critic's estimate of the Wasserstein distance and the penalty against iterations."""
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     titles = {"distance": "Critic's estimate of the Wasserstein distance", "penalty": "Lipschitz penalty"}
     for axes, (name, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
-        iterations = range(RECORD_EVERY, RECORD_EVERY * len(history[name]) + 1, RECORD_EVERY)
-        axes.plot(iterations, history[name], linewidth=1, marker="." if len(iterations) < 20 else None)
+        values = metrics["history"]["training"][name]
+        iterations = range(RECORD_EVERY, RECORD_EVERY * len(values) + 1, RECORD_EVERY)
+        axes.plot(iterations, values, linewidth=1, marker="." if len(iterations) < 20 else None)
         axes.set(xlabel="generator iteration", ylabel=f"mean of {RECORD_EVERY} iterations", title=title)
         axes.set_yscale("symlog", linthresh=0.01)  # logarithmic, but an estimate may be negative
         axes.grid(alpha=0.3)
-    utils.save_figure(figure, path)
+    utils.save_figure(figure, out / "training.png")
 
 
-def draw_figures(generators: dict, history: dict, args: argparse.Namespace) -> None:
-    """Write every figure; all snapshots get the same noise, perturbations and interpolations are of the last."""
+def draw_images(generators: dict, args: argparse.Namespace) -> None:
+    """Write the figures of images: the same noise at all snapshots, perturbations and interpolations of the last."""
     torch.manual_seed(args.seed)
     z = torch.randn(64, args.latent_size, device=args.device)
     grids = {f"iteration {iteration:,}": generate(g, z) for iteration, g in generators.items()}
     draw_grids(grids, args.out / "samples.png")
-    for stale in args.out.glob("samples_*.png"):
-        stale.unlink()
-    for iteration, (title, grid) in zip(generators, grids.items(), strict=True):
-        draw_grids({title: grid}, args.out / f"samples_{iteration}.png")
 
     iteration, last = list(generators.items())[-1]
     epsilons = torch.arange(args.perturb_max + 1, device=args.device)
@@ -414,131 +412,6 @@ def draw_figures(generators: dict, history: dict, args: argparse.Namespace) -> N
         strips |= {f"{pair + 1} (a) latent": latent[:, pair], f"{pair + 1} (b) pixel": pixel[:, pair]}
     title = f"Interpolation from z1 (α = 0) to z0 (α = 1), iteration {iteration:,}"
     draw_strips(strips, [f"{alpha:.1f}" for alpha in alphas], title, args.out / "interpolation.png")
-    draw_training(history, args.out / "training.png")
-
-
-def closing_table(metrics: dict) -> str:
-    """Each claim of the report with its number, and whether the number supports it."""
-    config, results = metrics["config"], metrics["results"]
-    snapshots = [results["per_snapshot"][str(iteration)] for iteration in results["snapshots"]]
-    frechet, sharp, entropy = ([x[key] for x in snapshots] for key in ("frechet", "sharpness", "entropy"))
-    latent, pixel = results["interpolation"]["latent"], results["interpolation"]["pixel"]
-    changed = [results["perturbation"]["changed"][dimension] for dimension in config["perturb_dims"]]
-    dimensions = ", ".join(map(str, config["perturb_dims"]))
-    accuracy, real = results["classifier_accuracy"], results["real"]["sharpness"]
-
-    def join(*values: float) -> str:
-        return ", ".join(f"{value:.4g}" for value in values)
-
-    def falls(values: list[float]) -> bool | str:
-        return all(a > b for a, b in pairwise(values)) if len(values) > 1 else "-"
-
-    rows = [
-        ["classifier's test accuracy", accuracy, "-", ">= 0.95", accuracy >= 0.95],
-        ["Fréchet distance", join(*frechet), "noise, blurred, crisp", "falls", falls(frechet)],
-        [f"sharpness (real {real:.4g})", join(*sharp), "blurred, then crisp", "nears the real from the second on"],
-        ["entropy (bits)", join(*entropy), "few digits, then all", "rises from the second on"],
-        ["entropy at the end (bits)", join(entropy[-1]), "diverse", "> 3.0", entropy[-1] > 3],
-        [f"digit changed by {dimensions}", join(*changed), "changes the digit", ">= 0.1 for each", min(changed) >= 0.1],
-    ]
-    rows[2].append(falls([abs(value - real) for value in sharp[1:]]))
-    rows[3].append(falls([-value for value in entropy[1:]]))
-    for name, key, sign in (("confidence", "confidence", 1), ("Fréchet distance", "frechet", -1)):
-        criterion, met = f"latent {'higher' if sign > 0 else 'lower'}", sign * (latent[key] - pixel[key]) > 0
-        rows.append(
-            [f"{name} half-way: latent, pixel", join(latent[key], pixel[key]), "on, off the manifold", criterion, met]
-        )
-    return utils.make_table(["quantity", "ours", "report says", "criterion", "met"], rows)
-
-
-def report(metrics: dict) -> str:
-    """Return report.md: the answers to questions 2.2 to 2.4 with the numbers of this run."""
-    config, results = metrics["config"], metrics["results"]
-    named = {f"iteration {i:,}": results["per_snapshot"][str(i)] for i in results["snapshots"]}
-    rows = []
-    for name, numbers in (named | {"training images": results["real"]}).items():
-        counts = {digit: count for digit, count in enumerate(numbers["histogram"]) if count}
-        top = sorted(counts, key=counts.get, reverse=True)[:3]
-        share = sum(counts[digit] for digit in top) / sum(counts.values())
-        values = [f"{numbers[key]:.4g}" for key in ("frechet", "entropy", "confidence", "sharpness")]
-        rows.append([name, *values, f"{', '.join(map(str, top))}: {100 * share:.0f}%"])
-    header = ["images", "Fréchet distance", "entropy (bits)", "confidence", "sharpness", "three most frequent digits"]
-    snapshot_table = utils.make_table(header, rows)
-
-    changed, moved = results["perturbation"]["changed"], results["perturbation"]["moved"]
-    ranked = sorted(range(len(changed)), key=lambda d: -changed[d])
-    shown = list(dict.fromkeys([*config["perturb_dims"], *ranked[:5], ranked[-1]]))
-    rows = [[d, f"{changed[d]:.3f}", f"{moved[d]:.3f}", ranked.index(d) + 1] for d in shown]
-    dimension_table = utils.make_table(["dimension", "digit changes", "image moves", "rank"], rows)
-
-    keys, schemes = ("frechet", "confidence", "sharpness"), ("latent", "pixel", "samples")
-    interpolation = results["interpolation"]
-    rows = [[name, *(f"{interpolation[name][key]:.4g}" for key in keys)] for name in schemes]
-    interpolation_table = utils.make_table(["images", "Fréchet distance", "confidence", "sharpness"], rows)
-    apart = {name: interpolation[name]["frechet"] / interpolation["samples"]["frechet"] for name in ("latent", "pixel")}
-    early, last = results["snapshots"][:2][-1], results["snapshots"][-1]
-    start, end = (results["per_snapshot"][str(iteration)] for iteration in (early, last))
-    grids = "\n".join(f"![samples at iteration {i:,}](samples_{i}.png)" for i in results["snapshots"])
-
-    return f"""# Problem 2: Wasserstein GAN
-
-- Data: {metrics["data"]}.
-- Recipe: {last:,} generator iterations with {config["critic_updates"]} critic updates each,
-  width {config["width"]}, penalty coefficient {config["penalty"]:g}, batch {config["batch_size"]}, Adam
-  {config["lr"]:g} with betas (0.5, 0.9). The report's: SVHN, 50,000 iterations, 5 critic updates, width 64, Adam 1e-4.
-- Device: {metrics["device"]}, torch {metrics["versions"]["torch"]}. Time: {metrics["seconds"] / 60:.0f} minutes.
-
-The numbers come from a small convolutional classifier trained on the same labelled images. The rows of Fréchet
-distance, sharpness and entropy have one number for each snapshot: iterations
-{", ".join(f"{i:,}" for i in results["snapshots"])}.
-
-{closing_table(metrics)}
-
-## 2.2 Samples
-
-The same noise at each snapshot. A small classifier sorts {config["samples"]:,} samples of each into digits: entropy is
-that of the histogram (at most 3.32 bits), confidence the mean largest probability. The Fréchet distance compares its
-128 features of the samples with those of the test images; sharpness is the mean magnitude of the brightness gradient.
-
-{snapshot_table}
-
-From iteration {early:,} to {last:,} the Fréchet distance goes from {start["frechet"]:.4g} to {end["frechet"]:.4g}, the
-entropy from {start["entropy"]:.3f} to {end["entropy"]:.3f} bits and the sharpness from {start["sharpness"]:.4f} to
-{end["sharpness"]:.4f} (training images {results["real"]["sharpness"]:.4f}).
-
-![samples of all snapshots](samples.png)
-
-{grids}
-
-The critic's estimate of the Wasserstein distance, and the penalty on norms of its gradient above 1:
-
-![critic's estimate and penalty](training.png)
-
-## 2.3 Perturbation of one latent dimension
-
-For each latent dimension: how often the classifier's digit differs from that of the unperturbed image, over 64 noise
-vectors and four ε up to {config["perturb_max"]} (standard error at most 0.07), and how far the image moves at the
-largest ε (root mean square over pixels in [-1, 1]). The asked dimensions first, then the others of the five that
-change the digit most, and the one that does least:
-
-{dimension_table}
-
-On average over all {len(changed)} dimensions the digit changes in {100 * sum(changed) / len(changed):.1f}% of the
-images.
-
-![perturbations](perturbation.png)
-
-## 2.4 Interpolation
-
-1,000 pairs at α = 0.4, 0.5 and 0.6 in either scheme; for comparison 3,000 (or all) samples of iteration {last:,}. The
-Fréchet distances of this table are of equally many images: that of the latent path is {apart["latent"]:.1f} times, that
-of the pixel path {apart["pixel"]:.1f} times the one of the samples. (A mean of two z is shorter than they are, which
-favours the latent path beside plain samples.)
-
-{interpolation_table}
-
-![interpolations](interpolation.png)
-"""
 
 
 # --- Command line -----------------------------------------------------------------------------------------------------
@@ -565,12 +438,13 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--perturb-dims", type=utils.natural, nargs="+", default=[3, 30, 35, 50], help="latent dimensions to perturb")
     add("--perturb-max", type=utils.positive_int, default=20, help="largest perturbation, in the prior's deviations")
     add("--classifier-steps", type=utils.positive_int, default=900, help="updates of the classifier, 128 images each")
-    add("--samples", type=utils.above_one, default=10_000, help="samples per snapshot for the numbers")
+    add("--samples", type=utils.two_or_more, default=10_000, help="samples per snapshot for the numbers")
     args = utils.parse_args(parser, argv, QUICK)
     if args.snapshots is None:
-        args.snapshots = [round(place * args.iterations) for place in SNAPSHOT_PLACES]
+        kept = [int(path.stem.split("_")[1]) for path in args.out.glob("snapshot_*.pt")]
+        args.snapshots = kept if args.figures_only else [round(place * args.iterations) for place in SNAPSHOT_PLACES]
     args.snapshots = sorted(set(args.snapshots))
-    if args.snapshots[-1] > args.iterations:
+    if max(args.snapshots, default=0) > args.iterations:
         raise utils.InputError(f"--snapshots {args.snapshots[-1]} lies past --iterations {args.iterations}")
     if max(args.perturb_dims) >= args.latent_size:
         raise utils.InputError(
@@ -582,9 +456,13 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
     print(f"device: {utils.describe(args.device)}", flush=True)
+    if not args.snapshots:  # to draw from
+        return utils.publish_again(args.out, draw_curves, words)
     data, source = utils.load_rgb(args)
     print(f"data: {source}", flush=True)
-    utils.clear_checkpoints(args, "checkpoint.pt", "classifier.pt", "snapshot_*.pt")
+    if not args.figures_only:
+        checkpoints = [args.out / "checkpoint.pt", *args.out.glob("snapshot_*.pt"), args.out / "classifier.pt"]
+        utils.prepare_out(args, checkpoints)
     torch.backends.cudnn.benchmark = True
     config = training_config(args, source)
     start = time.perf_counter()
@@ -594,15 +472,14 @@ def main(argv: list[str] | None = None) -> None:
         train(data, args, config)
     start = time.perf_counter()
     generators, history = load_generators(args, config)
-    numbers = evaluate(generators, classifier, data, args)
-    results = {"snapshots": args.snapshots, "classifier_accuracy": accuracy} | numbers
-    draw_figures(generators, history, args)
+    results = {"snapshots": args.snapshots, "classifier_accuracy": accuracy}
+    results |= evaluate(generators, classifier, data, args)
+    draw_images(generators, args)
     seconds += history["seconds"] + time.perf_counter() - start
-    curves = {key: history[key] for key in ("distance", "penalty")}
-    measured = {"seconds": seconds, "history": curves, "results": results}
     run_config = utils.run_config(args, source) | {"iterations": args.snapshots[-1]}
-    metrics = utils.save_metrics(args.out, "q2_gan", run_config, history["provenance"], **measured)
-    utils.publish(args.out, report(metrics), closing_table(metrics))
+    history = {"training": {key: history[key] for key in ("distance", "penalty", "provenance")}}
+    metrics = utils.save_metrics(args.out, "q2_gan", run_config, seconds=seconds, history=history, results=results)
+    utils.publish(args.out, metrics, draw_curves, words)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the three scripts share: command line, device, data, checkpoints, tables and figures."""
+"""What the three scripts share: command line, device, data, checkpoints and what a run leaves behind."""
 
 import argparse
 import hashlib
@@ -15,6 +15,7 @@ import textwrap
 from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
+from types import ModuleType
 from typing import NoReturn
 
 import matplotlib
@@ -23,10 +24,15 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageFont
-from scipy.ndimage import distance_transform_edt
+from torch import Tensor
 from torchvision.datasets import CIFAR10, MNIST, SVHN
 from torchvision.datasets.utils import download_url
+
+from data.synthetic import synthetic_data
+from results.tables import make_table, report
+
+OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory")
+OUT_OF_MEMORY += ("MPS backend out of memory",)  # torch has no class of its own for these
 
 
 class InputError(Exception):
@@ -63,7 +69,7 @@ def _number(kind: type, low: float, high: float, description: str) -> Callable[[
 
 natural = _number(int, 0, 2**31 - 1, "a whole number from 0 to 2^31 - 1")
 positive_int = _number(int, 1, 2**31 - 1, "a whole number from 1 to 2^31 - 1")
-above_one = _number(int, 2, 2**31 - 1, "a whole number from 2 to 2^31 - 1")
+two_or_more = _number(int, 2, 2**31 - 1, "a whole number from 2 to 2^31 - 1")
 positive_float = _number(float, sys.float_info.min, sys.float_info.max, "a finite number above 0")
 
 
@@ -80,9 +86,11 @@ def make_parser(description: str, script: str, data: list[str], quick: dict) -> 
     add("--out", type=Path, help=f"folder for figures, metrics and checkpoints (default: results/{script}[_DATA])")
     add("--seed", type=natural, default=0, help="seed of everything random except the synthetic data")
     add("--device", default="auto", help="auto (cuda, else mps, else cpu), cpu, cuda, cuda:1, mps")
-    add("--resume", action="store_true", help="continue from the checkpoints in OUT; without it training starts anew")
     add("--quick", action="store_true", help=f"short pass into results/quick/{script}: --data synthetic {changes}")
-    add("--figures-only", action="store_true", help="draw and evaluate again from the checkpoints, without training")
+    add = parser.add_mutually_exclusive_group().add_argument
+    add("--resume", action="store_true", help="continue from the checkpoints in OUT")
+    add("--restart", action="store_true", help="discard the checkpoints in OUT and train anew, as --quick does")
+    add("--figures-only", action="store_true", help="never train: evaluate and draw all finished runs in OUT again")
     return parser
 
 
@@ -99,7 +107,8 @@ def parse_args(parser: Parser, argv: list[str] | None, quick: dict) -> argparse.
     if args.out is None:  # other data must not stand where the assignment's is expected
         args.out = Path("results", script if args.data == assignment else f"{script}_{args.data}")
     args.device = choose_device(args.device)
-    flags = [flag for flag in (sys.argv[1:] if argv is None else argv) if flag not in ("--resume", "--figures-only")]
+    args.restart |= args.quick and not (args.resume or args.figures_only)
+    flags = [flag for flag in (sys.argv[1:] if argv is None else argv) if flag not in ("--resume", "--restart")]
     args.command = shlex.join(["python", parser.prog, *flags])
     try:
         args.out.mkdir(parents=True, exist_ok=True)
@@ -111,7 +120,7 @@ def parse_args(parser: Parser, argv: list[str] | None, quick: dict) -> argparse.
 
 def run_config(args: argparse.Namespace, source: str) -> dict:
     """Return what determines the numbers of a run: the flags but for places and modes, and the data's source."""
-    elsewhere = {"device", "data_dir", "out", "resume", "figures_only", "command"}
+    elsewhere = {"device", "data_dir", "out", "resume", "restart", "figures_only", "command"}
     return {key: value for key, value in vars(args).items() if key not in elsewhere} | {"source": source}
 
 
@@ -126,8 +135,9 @@ def run(main: Callable[[], None]) -> NoReturn:
     except KeyboardInterrupt:
         flags = [flag for flag in sys.argv[1:] if flag != "--resume"]
         status, message = 130, f"\ninterrupted; continue with: python {shlex.join([script, *flags, '--resume'])}"
-    except RuntimeError as error:  # torch has no class of its own for a CPU out of memory
-        if "memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        words = any(words in str(error) for words in OUT_OF_MEMORY)
+        if not (words or isinstance(error, (MemoryError, torch.OutOfMemoryError))):
             raise
         status, message = 2, f"{script}: not enough memory; give smaller sizes"
     if message:
@@ -138,16 +148,16 @@ def run(main: Callable[[], None]) -> NoReturn:
 def choose_device(name: str) -> torch.device:
     """Return the device called `name`; 'auto' is cuda, else mps, else cpu. InputError if it is not there."""
     count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
-    there = [kind for kind in count if count[kind]]
+    available = [kind for kind in count if count[kind]]
     if name == "auto":
-        name = there[0]
+        name = available[0]
     try:
         device = torch.device(name)
         if (device.index or 0) < count.get(device.type, 0):
             return device
     except RuntimeError:
         pass  # not the name of a device
-    raise InputError(f"device {name!r} is not available here; there is {', '.join(there)}")
+    raise InputError(f"device {name!r} is not available here; there is {', '.join(available)}")
 
 
 def describe(device: torch.device) -> str:
@@ -160,6 +170,11 @@ def describe(device: torch.device) -> str:
         model = next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), model)
     threads = torch.get_num_threads()
     return f"{device.type} ({model}, {threads} thread{'s' if threads > 1 else ''})"
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """Return the layout of images and kernels that is fast and tested on `device`."""
+    return torch.channels_last if device.type in ("cpu", "cuda") else torch.contiguous_format
 
 
 def provenance(args: argparse.Namespace, earlier: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -190,28 +205,28 @@ AMAT_MD5 = {
 }
 
 
-def load_data(name: str, data_dir: Path, colour: bool = False) -> dict:
+def load_data(name: str, data_dir: Path) -> dict:
     """Load a data set into memory.
 
     Returns the text `source` and uint8 arrays: `train_images`, `test_images` and perhaps `valid_images`, N x H x W or
-    N x H x W x 3, and `train_labels`, `test_labels` (not for the .amat files). `colour` makes the synthetic data
-    coloured house numbers of 32x32 instead of grey digits of 28x28. Raises InputError for missing or damaged files.
+    N x H x W x 3, and `train_labels`, `test_labels` (not for the .amat files). Raises InputError for missing or damaged
+    files.
     """
     path = Path(data_dir, f"{name}.npz")
     if path.exists():
         return load_npz(path)
     if name == "synthetic":
-        return synthetic_data(60_000, 10_000, colour)
+        return synthetic_data(60_000, 10_000)
     return load_amat(Path(data_dir)) if name == "binarized_mnist" else load_torchvision(name, Path(data_dir))
 
 
-def load_rgb(args: argparse.Namespace) -> tuple[dict[str, torch.Tensor], str]:
+def load_rgb(args: argparse.Namespace) -> tuple[dict[str, Tensor], str]:
     """Return the data set of `args` as colour images of 32 x 32 on the device, and its source.
 
-    train_images, test_images: (N, 3, 32, 32) uint8, channels last in memory; grey images get three equal channels, 28 x
-    28 a black border. train_labels, test_labels: (N,) int64. InputError for images of another size.
+    train_images, test_images: (N, 3, 32, 32) uint8, in the device's `memory_format`; grey images get three equal
+    channels, 28 x 28 a black border. train_labels, test_labels: (N,) int64. InputError for images of another size.
     """
-    data = load_data(args.data, args.data_dir, colour=True)
+    data = load_data(args.data, args.data_dir)
     tensors = {}
     for split in ("train", "test"):
         images = torch.tensor(data[f"{split}_images"])
@@ -220,7 +235,7 @@ def load_rgb(args: argparse.Namespace) -> tuple[dict[str, torch.Tensor], str]:
         if images.shape[1:3] not in ((28, 28), (32, 32)):
             raise InputError(f"{data['source']}: images are {tuple(images.shape[1:])}; 32 x 32 or 28 x 28 is due")
         images = images.permute(0, 3, 1, 2) if images.dim() == 4 else images[:, None].expand(-1, 3, -1, -1)
-        images = F.pad(images, [(32 - images.shape[-1]) // 2] * 4).contiguous(memory_format=torch.channels_last)
+        images = F.pad(images, [(32 - images.shape[-1]) // 2] * 4).contiguous(memory_format=memory_format(args.device))
         tensors[f"{split}_images"] = images.to(args.device)
         tensors[f"{split}_labels"] = torch.tensor(data[f"{split}_labels"]).long().to(args.device)
     return tensors, data["source"]
@@ -327,114 +342,18 @@ def _download(fetch: Callable[[str], object], name: str, folder: Path) -> None:
         socket.setdefaulttimeout(timeout)
 
 
-FONTS = ["DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic"]
-FONTS += ["STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "cmb10", "cmr10", "cmss10", "cmtt10"]
-
-
-def glyph_distances() -> torch.Tensor:
-    """Signed distances to the digits' outlines, positive inside, in units of their height: (fonts, 10, 64, 64)."""
-    fields = []
-    for name in FONTS:
-        font = ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", f"{name}.ttf")), 64)
-        for digit in "0123456789":
-            page = Image.new("L", (128, 128))
-            ImageDraw.Draw(page).text((64, 64), digit, fill=255, font=font, anchor="mm")
-            glyph = page.crop(page.getbbox())
-            glyph = glyph.resize((round(glyph.width * 40 / glyph.height), 40), Image.Resampling.BILINEAR)
-            cell = Image.new("L", (64, 64))
-            cell.paste(glyph, ((64 - glyph.width) // 2, 12))
-            inside = np.asarray(cell) > 127
-            fields.append((distance_transform_edt(inside) - distance_transform_edt(~inside)) / 40)
-    return torch.tensor(np.stack(fields), dtype=torch.float32).view(len(FONTS), 10, 64, 64)
-
-
-def synthetic_data(num_train: int, num_test: int, colour: bool) -> dict:
-    """Return a data set of synthetic digits, as `load_data` does."""
-    train, test = synthetic_digits(num_train, 0, colour), synthetic_digits(num_test, 1, colour)
-    data = dict(zip(("train_images", "train_labels", "test_images", "test_labels"), train + test, strict=True))
-    return data | {"source": f"synthetic {'house numbers' if colour else 'digits'} (fonts of matplotlib, warped)"}
-
-
-def synthetic_digits(num: int, seed: int, colour: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Draw `num` labelled digits, the same for the same seed.
-
-    Each is a glyph from a random font under a random affine map and a smooth warp. Grey: num x 28 x 28, white ink on
-    black, like MNIST. Colour: num x 32 x 32 x 3, house numbers with a muted background, light falling in from a side,
-    neighbours, blur and noise, like SVHN (after Ganin & Lempitsky, arXiv 1409.7495). Both uint8.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    distances = glyph_distances()
-    size = 32 if colour else 28
-    axis = (torch.arange(size) + 0.5) * 2 / size - 1
-    pixels = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1)
-
-    def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
-        return low + (high - low) * torch.rand(shape, generator=generator)
-
-    def normal(std: float, *shape: int) -> torch.Tensor:
-        return std * torch.randn(shape, generator=generator)
-
-    def smooth(field: torch.Tensor) -> torch.Tensor:
-        return F.interpolate(field, size=(size, size), mode="bicubic", align_corners=True)
-
-    def draw(labels: torch.Tensor) -> torch.Tensor:
-        n = len(labels)
-        font = torch.randint(len(distances), (n,), generator=generator)
-        angle = uniform(-0.12, 0.12, n) if colour else uniform(-0.2, 0.2, n)
-        shear = uniform(-0.15, 0.15, n) if colour else uniform(-0.35, 0.25, n)
-        height = uniform(0.72, 1.0, n) if colour else uniform(0.68, 0.76, n)
-        width = height * uniform(0.8, 1.25, n)
-        cos, sin = angle.cos(), angle.sin()
-        to_glyph = torch.stack([cos - shear * sin, sin + shear * cos, -sin, cos], -1).view(n, 2, 2)
-        to_glyph = to_glyph * (40 / 64) / torch.stack([width, height], -1)[:, :, None]
-        warp = smooth(normal(0.04 if colour else 0.09, n, 2, 4, 4)).permute(0, 2, 3, 1)
-        points = pixels + warp - uniform(-0.08, 0.08, n, 1, 1, 2)
-        points = torch.einsum("nij,nhwj->nhwi", to_glyph, points)
-
-        def distance(digit: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-            glyph = distances[font, digit][:, None]
-            return F.grid_sample(glyph, points, padding_mode="border", align_corners=False)
-
-        outline = distance(labels, points)
-        if not colour:
-            return torch.sigmoid((outline + uniform(0.0, 0.05, n, 1, 1, 1)) / 0.016)[:, 0]
-
-        for side in (-1, 1):
-            beside = torch.zeros(n, 1, 1, 2)
-            beside[..., 0] = side * uniform(0.71, 0.87, n, 1, 1)
-            neighbour = distance(torch.randint(10, (n,), generator=generator), points - beside)
-            absent = torch.rand(n, 1, 1, 1, generator=generator) < 0.4
-            outline = torch.maximum(outline, neighbour.masked_fill(absent, -1))
-        blur = uniform(0.02, 0.07, n, 1, 1, 1)
-        ink = torch.sigmoid((outline + uniform(-0.02, 0.03, n, 1, 1, 1)) / blur)
-        brightness = uniform(0.12, 0.88, n, 1, 1, 1)
-        darker = torch.rand(n, 1, 1, 1, generator=generator) < brightness
-        contrast = uniform(0.18, 0.5, n, 1, 1, 1) * torch.where(darker, -1, 1)
-        warmth = normal(0.04, n, 1, 1, 1) * torch.tensor([1.0, 0.0, -1.0]).view(3, 1, 1)
-        background = brightness + warmth + normal(0.02, n, 3, 1, 1)
-        light = torch.einsum("hwj,nj->nhw", pixels, normal(0.09, n, 2))[:, None] + smooth(normal(0.04, n, 1, 6, 6))
-        image = background + ink * (contrast + normal(0.03, n, 3, 1, 1)) + light
-        return (image + normal(0.012, *image.shape)).permute(0, 2, 3, 1)
-
-    labels = torch.randint(10, (num,), generator=generator)
-    images = torch.cat([(draw(chunk).clamp(0, 1) * 255).round().byte() for chunk in labels.split(1000)])
-    return images.numpy(), labels.byte().numpy()
-
-
 # --- Checkpoints and results ------------------------------------------------------------------------------------------
 
 
-def clear_checkpoints(args: argparse.Namespace, *patterns: str) -> None:
-    """Where training starts anew, remove its old checkpoints, so that --resume cannot take them for the new ones.
-
-    Where --resume finds none, say so.
-    """
-    old = [path for pattern in patterns for path in args.out.glob(pattern)]
-    if args.resume and not (old or args.figures_only):
-        print(f"no {', '.join(patterns)} in {args.out} to resume from: training starts anew", flush=True)
-    if not (args.resume or args.figures_only):
-        for path in old:
-            path.unlink()
+def write(path: Path, content: bytes | str) -> None:
+    """Write a file whole or not at all; InputError, with what was there kept, if it cannot be written."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        part.write_bytes(content if isinstance(content, bytes) else content.encode())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
 
 
 def save_checkpoint(path: Path, config: dict, modules: dict, history: dict) -> None:
@@ -445,86 +364,144 @@ def save_checkpoint(path: Path, config: dict, modules: dict, history: dict) -> N
     if torch.backends.mps.is_available():
         rng["mps"] = torch.mps.get_rng_state()
     states = {name: module.state_dict() for name, module in modules.items()}
-    buffer = io.BytesIO()  # a full disk is an OSError for write_bytes, a RuntimeError like any other for torch.save
+    buffer = io.BytesIO()  # a full disk is an OSError for `write`, a RuntimeError like any other for torch.save
     torch.save({"config": config, "history": history, "rng": rng, "states": states}, buffer)
-    part = path.with_suffix(".part")
-    part.write_bytes(buffer.getbuffer())
-    part.replace(path)
+    write(path, buffer.getvalue())
+
+
+def read_checkpoint(path: Path) -> dict:
+    """Return what `save_checkpoint` wrote; InputError if it cannot be read."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        return {key: checkpoint[key] for key in ("config", "history", "rng", "states")}
+    except Exception as error:  # torch's unpickler raises whatever the damaged bytes lead it to
+        raise InputError(f"{path} cannot be read as a checkpoint; delete it to start anew") from error
 
 
 def load_checkpoint(path: Path, config: dict, modules: dict) -> dict:
-    """Restore `modules` and the RNGs from `path` and return the history; InputError if it does not fit `config`."""
+    """Restore `modules` from `path` and return the whole checkpoint; InputError if it does not fit `config`."""
+    checkpoint = read_checkpoint(path)
+    for key, value in config.items():
+        if (saved := checkpoint["config"].get(key)) != value:
+            text = "give the same flags, another --out, or --restart to discard it"
+            raise InputError(f"{path} was made with {key} = {saved}, not {value}; {text}")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        for key in config:
-            if checkpoint["config"].get(key) != config[key]:
-                raise InputError(
-                    f"{path} was made with {key} = {checkpoint['config'].get(key)}, not {config[key]}; "
-                    "give the same flags, another --out, or no --resume to start anew"
-                )
         for name, module in modules.items():
             module.load_state_dict(checkpoint["states"][name])
+    except Exception as error:  # a state dict raises whatever a foreign layout leads it to
+        raise InputError(f"{path} cannot be read as a checkpoint; delete it to start anew") from error
+    return checkpoint
+
+
+def restore(args: argparse.Namespace, path: Path, config: dict, modules: dict, history: dict) -> dict:
+    """Return the history in `path`, with `modules` and the RNGs restored, where there is one to go on from.
+
+    Elsewhere return `history`, that of a training yet to come; InputError under --figures-only, which has none.
+    """
+    if not (args.resume or args.figures_only) or not path.exists():
+        if args.figures_only:
+            raise InputError(f"{path} is missing; train without --figures-only first")
+        return history
+    checkpoint = load_checkpoint(path, config, modules)
+    if args.resume:
         torch.set_rng_state(checkpoint["rng"]["cpu"])
         if torch.cuda.is_initialized() and "cuda" in checkpoint["rng"]:
             torch.cuda.set_rng_state_all(checkpoint["rng"]["cuda"][: torch.cuda.device_count()])
         if torch.backends.mps.is_available() and "mps" in checkpoint["rng"]:
             torch.mps.set_rng_state(checkpoint["rng"]["mps"])
-        return checkpoint["history"]
-    except InputError:
-        raise
-    except Exception as error:  # torch's unpickler raises whatever the damaged bytes lead it to
-        raise InputError(f"{path} cannot be read as a checkpoint; delete it to start anew") from error
+    return checkpoint["history"]
 
 
-def check_finite(value: torch.Tensor | float, where: str) -> None:
+def progress(path: Path, args: argparse.Namespace) -> tuple[int, int, str]:
+    """Return how far the training in a checkpoint is, how far it goes, and in which unit."""
+    checkpoint = read_checkpoint(path)
+    if epochs := checkpoint["config"].get("epochs"):
+        return len(checkpoint["history"]["seconds"]), epochs, "epochs"
+    return checkpoint["history"].get("iteration", 0), args.iterations, "iterations"
+
+
+def prepare_out(args: argparse.Namespace, paths: list[Path]) -> None:
+    """Make sure that training to `paths` overwrites nothing that is not meant to be; --restart removes them.
+
+    InputError where one is there and neither --resume nor --restart is given. Where --resume finds none, say so.
+    """
+    old = [path for path in paths if path.exists()]
+    if args.resume and not old:
+        print(f"nothing in {args.out} to resume from: training starts anew", flush=True)
+    if args.restart:
+        for path in old:
+            path.unlink()
+    elif old and not args.resume:
+        done, planned, unit = progress(old[0], args)
+        text = (
+            "--resume continues, --figures-only evaluates and draws finished runs, --restart discards and trains anew"
+        )
+        raise InputError(f"{old[0]} is there, with {done:,} of {planned:,} {unit}: {text}")
+
+
+def finished(args: argparse.Namespace, paths: list[Path]) -> list[Path]:
+    """Return those of `paths` that hold a finished training; say which are left out."""
+    found = []
+    for path in filter(Path.exists, paths):
+        done, planned, unit = progress(path, args)
+        if done < planned:
+            print(f"{path} is left out: {done:,} of {planned:,} {unit}", flush=True)
+        else:
+            found.append(path)
+    return found
+
+
+def check_finite(value: Tensor | float, where: str) -> None:
     """Raise InputError if `value`, a loss, is not finite."""
     if not torch.isfinite(torch.as_tensor(value)).all():
         raise InputError(f"the loss is not finite {where}; the last good checkpoint is kept, try a lower --lr")
 
 
-def mean(values: torch.Tensor) -> float:
+def mean(values: Tensor) -> float:
     """Mean in float64, which mps does not have."""
     return float(values.cpu().double().mean())
 
 
-def save_metrics(out: Path, script: str, config: dict, provenance: dict[str, list[str]], **content: object) -> dict:
-    """Write `content` (seconds, history, results) to out/metrics.json beside what made it, and return all of it.
+def save_metrics(
+    out: Path, script: str, config: dict, seconds: float, history: dict[str, dict], results: dict
+) -> dict[str, object]:
+    """Write out/metrics.json and return its content; what made it is taken from the histories of the runs.
 
     Raises ValueError for numbers that are not finite, which JSON does not have.
     """
     versions = {"python": platform.python_version(), "numpy": np.__version__, "matplotlib": matplotlib.__version__}
     versions |= {"torch": torch.__version__, "torchvision": torchvision.__version__}
-    config = dict(config)
-    made_by = {key: "; ".join(entries) for key, entries in provenance.items() if entries}
-    metrics = {"script": script, "data": config.pop("source"), "config": config}
-    metrics |= made_by | {"versions": versions} | content
-    Path(out, "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    made_by = merge(*(run["provenance"] for run in history.values()))
+    curves = {name: {key: run[key] for key in run if key != "provenance"} for name, run in history.items()}
+    metrics = {"script": script} | {key: "; ".join(entries) for key, entries in made_by.items() if entries}
+    metrics |= {"data": config["source"], "config": {key: config[key] for key in config if key != "source"}}
+    metrics |= {"versions": versions, "seconds": seconds, "history": curves, "results": results}
+    write(out / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
     return metrics
 
 
-def publish(out: Path, report: str, table: str) -> None:
-    """Write out/report.md and end the run's output with its closing table."""
-    Path(out, "report.md").write_text(report, encoding="utf-8")
-    print(table)
+def publish(out: Path, metrics: dict, draw_curves: Callable[[dict, Path], None], words: ModuleType) -> None:
+    """Draw the figures that need the metrics alone, write report.md and end the output with the closing table."""
+    draw_curves(metrics, out)
+    write(out / "report.md", report(words, metrics))
+    print(make_table(words.closing_table(metrics)))
     print(f"figures, metrics.json and report.md are in {out}")
 
 
-def make_table(header: list[str], rows: list[list]) -> str:
-    """Return a Markdown table with aligned columns; floats with four decimals, truth as yes and no."""
-
-    def text(cell: object) -> str:
-        if isinstance(cell, bool):
-            return "yes" if cell else "no"
-        return f"{cell:.4f}" if isinstance(cell, float) else str(cell)
-
-    cells = [[text(cell) for cell in row] for row in [header, *rows]]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    cells.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))} |" for row in cells
+def publish_again(out: Path, draw_curves: Callable[[dict, Path], None], words: ModuleType) -> None:
+    """`publish` from the metrics.json in `out`, where there is no checkpoint; InputError without one."""
+    try:
+        metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{out} holds neither a finished training nor a metrics.json to draw from") from error
+    print(
+        f"figures with images need the checkpoints, which {out} does not hold; the others are drawn from metrics.json"
     )
+    publish(out, metrics, draw_curves, words)
 
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a compact PNG."""
-    figure.savefig(path, dpi=110, bbox_inches="tight", pil_kwargs={"optimize": True})
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", pil_kwargs={"optimize": True})
+    write(path, buffer.getvalue())

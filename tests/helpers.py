@@ -8,6 +8,5 @@ def read_metrics(out):
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     del metrics["seconds"], metrics["command"]
     for history in metrics["history"].values():
-        if isinstance(history, dict):
-            del history["seconds"]
+        history.pop("seconds", None)
     return metrics

@@ -13,7 +13,8 @@ import torch
 from torch.distributions import Bernoulli, MultivariateNormal, Normal, kl_divergence
 
 import q1_vae
-import utils
+from data.synthetic import synthetic_data
+from results import vae as words
 from tests.helpers import read_metrics
 
 ROOT = Path(__file__).parent.parent
@@ -329,7 +330,7 @@ TINY = ["--device", "cpu", "--epochs", "2", "--importance-samples", "20", "--lat
 def data_dir(tmp_path_factory):
     """600 + 60 synthetic digits in the one-file format."""
     folder = tmp_path_factory.mktemp("data")
-    data = utils.synthetic_data(600, 60, False) | {"source": "tiny digits"}
+    data = synthetic_data(600, 60) | {"source": "tiny digits"}
     np.savez(folder / "mnist.npz", **data)
     return folder
 
@@ -391,12 +392,12 @@ def test_figures_only_reproduces_the_numbers(arguments, finished):
     assert read_metrics(finished) == before
 
 
-def test_criteria_and_the_reports_numbers_hold_for_the_official_data_only(finished):
+def test_criteria_and_the_originals_numbers_hold_for_the_official_data_only(finished):
     metrics = read_metrics(finished)
-    assert "-101.2971" not in q1_vae.closing_table(metrics)
-    table = q1_vae.closing_table(metrics | {"data": utils.AMAT_SOURCE}).splitlines()
-    assert "-101.2571" in table[2] and table[2].endswith("| 0 of 2 seeds |")
-    assert "-95.3737" in table[4] and table[4].endswith("| 2 of 2 seeds |")
+    assert all(row[2] == "-" for row in words.closing_table(metrics)[1:])
+    rows = words.closing_table(metrics | {"data": words.OFFICIAL})
+    assert (rows[1][2], rows[1][-1]) == (-101.2571, "0 of 2 seeds")
+    assert (rows[3][2], rows[3][-1]) == (-95.3737, "2 of 2 seeds")
 
 
 KILLED = """
@@ -457,14 +458,23 @@ def test_one_step_of_training_is_adam_on_the_negative_elbo(tmp_path):
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_starting_anew_discards_the_old_checkpoints(arguments, tmp_path, monkeypatch):
-    """Else --resume after an interrupted second start would take the first start's second model for its own."""
+def test_restart_discards_the_old_checkpoints(arguments, tmp_path, monkeypatch):
+    """Else --resume after an interrupted restart would take the first start's second model for its own."""
     out = ["--out", str(tmp_path), "--repeats", "1"]
     q1_vae.main([*arguments, *out])
     monkeypatch.setattr(q1_vae, "evaluate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        q1_vae.main([*arguments, *out, "--lr", "0.001"])
+        q1_vae.main([*arguments, *out, "--lr", "0.001", "--restart"])
     assert [path.name for path in tmp_path.glob("*.pt")] == ["checkpoint_analytic_seed0.pt"]
+
+
+def test_seeds_trained_as_separate_jobs_are_joined(arguments, finished, tmp_path):
+    for seed in ("0", "1"):
+        q1_vae.main([*arguments, "--seed", seed, "--out", str(tmp_path)])
+    q1_vae.main([*arguments, "--out", str(tmp_path), "--figures-only"])
+    joined, expected = read_metrics(tmp_path), read_metrics(finished)
+    assert joined["results"] == expected["results"] and joined["history"] == expected["history"]
+    assert joined["config"] == expected["config"]
 
 
 def test_bad_input_ends_the_process_with_status_2_and_one_line(tmp_path):

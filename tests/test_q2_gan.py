@@ -12,6 +12,9 @@ from torch import nn
 
 import q2_gan
 import utils
+from data.synthetic import synthetic_data, synthetic_digits
+from results import gan as words
+from results.tables import make_table
 from tests.helpers import read_metrics
 
 ROOT = Path(__file__).parent.parent
@@ -207,14 +210,14 @@ def claims(frechet, sharp, entropy, latent, pixel, changed=0.5, accuracy=0.96):
 
 
 def verdicts(metrics):
-    return [line.split("|")[-2].strip() for line in q2_gan.closing_table(metrics).splitlines()[2:]]
+    return [row[-1] for row in words.closing_table(metrics)[1:]]
 
 
 def test_closing_table_says_what_the_numbers_do():
     good = verdicts(claims((9, 5, 1), (0.9, 0.1, 0.19), (0, 2, 3.1), (0.9, 5), (0.8, 6)))
-    assert good == ["yes"] * 8
+    assert good == [True] * 8
     bad = verdicts(claims((9, 5, 6), (0, 0.19, 0.5), (0, 2.9, 2.8), (0.8, 6), (0.9, 5), 0.05, 0.9))
-    assert bad == ["no"] * 8
+    assert bad == [False] * 8
     assert verdicts(claims((9,), (0.1,), (3.2,), (0.9, 5), (0.8, 6)))[1:4] == ["-", "-", "-"]
 
 
@@ -284,7 +287,7 @@ TINY += "--perturb-dims 3 5 --perturb-max 4 --classifier-steps 5 --samples 40 --
 def arguments(tmp_path_factory):
     """Flags of a tiny run on 200 + 50 grey digits of 28 x 28, given as mnist.npz."""
     folder = tmp_path_factory.mktemp("data")
-    data = utils.synthetic_data(200, 50, False) | {"source": "tiny digits"}
+    data = synthetic_data(200, 50) | {"source": "tiny digits"}
     np.savez(folder / "mnist.npz", **data)
     return ["--data", "mnist", "--data-dir", str(folder), *TINY]
 
@@ -299,11 +302,16 @@ def finished(arguments, tmp_path_factory):
     return out
 
 
+def copy(source, target, *names):
+    for name in names:
+        (target / name).write_bytes((source / name).read_bytes())
+
+
 def test_images_are_padded_to_32_and_three_channels(arguments, tmp_path):
     data, source = utils.load_rgb(q2_gan.get_args([*arguments, "--out", str(tmp_path)]))
     images = data["train_images"]
     assert source == "tiny digits" and images.shape == (200, 3, 32, 32) and images.dtype == torch.uint8
-    digits = utils.synthetic_digits(200, 0, False)[0]
+    digits = synthetic_digits(200, 0)[0]
     assert np.array_equal(images[:, 0, 2:-2, 2:-2], digits) and np.array_equal(images[:, 2, 2:-2, 2:-2], digits)
     assert not images[:, :, :2].any() and not images[:, :, :, -2:].any()
     scaled = q2_gan.scale(images)
@@ -335,28 +343,28 @@ def test_run_writes_metrics_figures_and_report(finished):
     for numbers in [*results["per_snapshot"].values(), results["real"]]:
         assert sum(numbers["histogram"]) == 40 and numbers["frechet"] >= 0 and 0.1 <= numbers["confidence"] <= 1
     assert len(results["perturbation"]["changed"]) == len(results["perturbation"]["moved"]) == 8
-    assert len(metrics["history"]["distance"]) == len(metrics["history"]["penalty"]) == 3
-    names = ["samples", "samples_0", "samples_2", "samples_6", "perturbation", "interpolation", "training"]
+    assert len(metrics["history"]["training"]["distance"]) == len(metrics["history"]["training"]["penalty"]) == 3
+    names = ["samples", "perturbation", "interpolation", "training"]
     assert {path.name for path in finished.glob("*.png")} == {f"{name}.png" for name in names}
-    assert q2_gan.closing_table(metrics) in (finished / "report.md").read_text()
+    assert make_table(words.closing_table(metrics)) in (finished / "report.md").read_text()
 
 
 def test_figures_only_reproduces_the_numbers_from_the_snapshots_alone(arguments, finished, tmp_path):
     for i in (0, 2, 6):
-        (tmp_path / f"snapshot_{i}.pt").write_bytes((finished / f"snapshot_{i}.pt").read_bytes())
+        copy(finished, tmp_path, f"snapshot_{i}.pt", "classifier.pt")
     q2_gan.main([*arguments, "--out", str(tmp_path), "--figures-only"])
     assert read_metrics(tmp_path)["results"] == read_metrics(finished)["results"]
 
 
 def test_missing_snapshot_is_named(arguments, finished, tmp_path):
-    (tmp_path / "snapshot_0.pt").write_bytes((finished / "snapshot_0.pt").read_bytes())
+    copy(finished, tmp_path, "snapshot_0.pt", "classifier.pt")
     with pytest.raises(utils.InputError, match=r"snapshot_2\.pt is missing"):
         q2_gan.main([*arguments, "--out", str(tmp_path), "--figures-only"])
 
 
 def test_foreign_snapshot_is_named(arguments, finished, tmp_path):
     for i in (0, 2, 6):
-        (tmp_path / f"snapshot_{i}.pt").write_bytes((finished / f"snapshot_{i}.pt").read_bytes())
+        copy(finished, tmp_path, f"snapshot_{i}.pt", "classifier.pt")
     with pytest.raises(utils.InputError, match=r"snapshot_0\.pt was made with lr = 0\.001, not 0\.01"):
         q2_gan.main([*arguments, "--out", str(tmp_path), "--figures-only", "--lr", "0.01"])
 
@@ -373,10 +381,10 @@ def test_resume_with_fewer_iterations_is_refused(arguments, finished):
 
 def test_report_of_earlier_snapshots_names_their_iterations(arguments, finished, tmp_path):
     for i in (0, 2):
-        (tmp_path / f"snapshot_{i}.pt").write_bytes((finished / f"snapshot_{i}.pt").read_bytes())
+        copy(finished, tmp_path, f"snapshot_{i}.pt", "classifier.pt")
     q2_gan.main([*arguments, "--out", str(tmp_path), "--figures-only", "--snapshots", "0", "2"])
     metrics = read_metrics(tmp_path)
-    assert metrics["config"]["iterations"] == 2 and len(metrics["history"]["distance"]) == 1
+    assert metrics["config"]["iterations"] == 2 and len(metrics["history"]["training"]["distance"]) == 1
     assert "Recipe: 2 generator iterations" in (tmp_path / "report.md").read_text()
 
 

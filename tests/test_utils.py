@@ -18,6 +18,7 @@ import torch
 
 import q1_vae
 import utils
+from data.synthetic import synthetic_digits
 
 
 def digest(folder):
@@ -370,55 +371,82 @@ def test_interrupted_download_leaves_nothing(name, tmp_path, monkeypatch):
     assert "\n" not in str(error.value) and list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("colour", "shape"), [(False, (1500, 28, 28)), (True, (1500, 32, 32, 3))])
-def test_synthetic_digits_depend_on_the_seed_alone(colour, shape):
-    images, labels = utils.synthetic_digits(1500, 0, colour)
-    again, other = utils.synthetic_digits(1500, 0, colour), utils.synthetic_digits(1500, 1, colour)
-    assert images.shape == shape and images.dtype == labels.dtype == np.uint8
+def test_synthetic_digits_depend_on_the_seed_alone():
+    images, labels = synthetic_digits(1500, 0)
+    again, other = synthetic_digits(1500, 0), synthetic_digits(1500, 1)
+    assert images.shape == (1500, 28, 28) and images.dtype == labels.dtype == np.uint8
     assert np.array_equal(images, again[0]) and np.array_equal(labels, again[1])
     assert not np.array_equal(images, other[0])
     assert np.bincount(labels, minlength=10).min() > 100
 
 
 def test_synthetic_labels_name_the_digits():
-    (images, labels), (test, expected) = (utils.synthetic_digits(n, n, False) for n in (3000, 500))
+    (images, labels), (test, expected) = (synthetic_digits(n, n) for n in (3000, 500))
     means = np.stack([images[labels == digit].mean(0) for digit in range(10)]).reshape(10, -1)
     nearest = ((test.reshape(500, 1, -1) - means) ** 2).sum(2).argmin(1)
     assert (nearest == expected).mean() > 0.7
 
 
-def test_house_numbers_vary_in_brightness_more_than_in_hue():
-    pixels = utils.synthetic_digits(300, 0, True)[0].astype(float)
-    brightness = pixels.mean(3)
-    assert brightness.std() > 3 * (pixels - brightness[..., None]).std()
-
-
 # --- Checkpoints ------------------------------------------------------------------------------------------------------
-
-
-def test_resume_without_a_checkpoint_says_that_training_starts_anew(tmp_path, capsys):
-    args = argparse.Namespace(resume=True, figures_only=False, out=tmp_path)
-    utils.clear_checkpoints(args, "*.pt")
-    assert capsys.readouterr().out == f"no *.pt in {tmp_path} to resume from: training starts anew\n"
-    (tmp_path / "checkpoint.pt").touch()
-    utils.clear_checkpoints(args, "*.pt")
-    assert not capsys.readouterr().out and (tmp_path / "checkpoint.pt").exists()
 
 
 @pytest.fixture
 def saved(tmp_path):
     torch.manual_seed(0)
     model, path = torch.nn.Linear(2, 2), tmp_path / "checkpoint.pt"
-    utils.save_checkpoint(path, {"lr": 0.1, "epochs": 3}, {"model": model}, {"loss": [1.0, 0.5]})
+    utils.save_checkpoint(path, {"lr": 0.1, "epochs": 3}, {"model": model}, {"loss": [1.0, 0.5], "seconds": [1, 1]})
     return path, model
 
 
-def test_checkpoint_restores_weights_rng_and_history(saved):
+CONFIG = {"lr": 0.1, "epochs": 3}
+
+
+@pytest.mark.parametrize("mode", ["resume", "figures_only"])
+def test_checkpoint_restores_weights_and_history_and_the_rng_to_go_on_from(saved, mode):
     path, model = saved
     expected = torch.rand(3)
-    other = torch.nn.Linear(2, 2)
-    assert utils.load_checkpoint(path, {"lr": 0.1, "epochs": 3}, {"model": other}) == {"loss": [1.0, 0.5]}
-    assert torch.equal(torch.rand(3), expected) and torch.equal(model.weight, other.weight)
+    other, args = torch.nn.Linear(2, 2), argparse.Namespace(resume=False, figures_only=False)
+    setattr(args, mode, True)
+    assert utils.restore(args, path, CONFIG, {"model": other}, {}) == {"loss": [1.0, 0.5], "seconds": [1, 1]}
+    assert torch.equal(torch.rand(3), expected) == (mode == "resume") and torch.equal(model.weight, other.weight)
+
+
+def test_restore_gives_a_new_history_where_training_begins_and_refuses_to_draw_it(tmp_path):
+    args = argparse.Namespace(resume=True, figures_only=False)
+    assert utils.restore(args, tmp_path / "checkpoint.pt", {}, {}, {"loss": []}) == {"loss": []}
+    args = argparse.Namespace(resume=False, figures_only=True)
+    with pytest.raises(utils.InputError, match=r"checkpoint\.pt is missing; train without --figures-only first"):
+        utils.restore(args, tmp_path / "checkpoint.pt", {}, {}, {})
+
+
+def modes(out, *chosen):
+    flags = {flag: flag in chosen for flag in ("resume", "restart", "figures_only")}
+    return argparse.Namespace(out=out, iterations=50, **flags)
+
+
+def test_training_over_a_checkpoint_needs_to_be_asked_for(saved, capsys):
+    path, _ = saved
+    before = path.read_bytes()
+    text = r"checkpoint\.pt is there, with 2 of 3 epochs: --resume continues, --figures-only .*, --restart discards"
+    with pytest.raises(utils.InputError, match=text):
+        utils.prepare_out(modes(path.parent), [path])
+    utils.prepare_out(modes(path.parent, "resume"), [path])
+    assert path.read_bytes() == before and not capsys.readouterr().out
+    utils.prepare_out(modes(path.parent, "restart"), [path])
+    assert not path.exists()
+
+
+def test_resume_without_a_checkpoint_says_that_training_starts_anew(tmp_path, capsys):
+    utils.prepare_out(modes(tmp_path, "resume"), [tmp_path / "checkpoint.pt"])
+    assert capsys.readouterr().out == f"nothing in {tmp_path} to resume from: training starts anew\n"
+
+
+def test_only_finished_trainings_are_drawn_and_the_others_named(saved, capsys):
+    path, model = saved
+    done = path.with_name("done.pt")
+    utils.save_checkpoint(done, {"epochs": 2}, {"model": model}, {"seconds": [1, 1]})
+    assert utils.finished(modes(path.parent), [path, done, path.with_name("none.pt")]) == [done]
+    assert capsys.readouterr().out == f"{path} is left out: 2 of 3 epochs\n"
 
 
 def test_checkpoint_of_another_configuration_is_named_and_kept(saved):
@@ -444,17 +472,19 @@ def test_checkpoint_with_code_in_it_is_refused(saved):
         utils.load_checkpoint(path, {}, {"model": model})
 
 
-def test_full_disk_is_an_oserror_and_keeps_the_last_checkpoint(saved, monkeypatch):
+def test_full_disk_is_named_and_keeps_the_last_checkpoint(saved, monkeypatch):
     path, model = saved
     before = path.read_bytes()
 
-    def full(*_):
+    def full(path, content):
+        with path.open("wb") as file:
+            file.write(content[:10])
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(utils.InputError, match=r"cannot write .*checkpoint\.pt: No space left on device"):
         utils.save_checkpoint(path, {}, {"model": model}, {})
-    assert path.read_bytes() == before
+    assert digest(path.parent) == {path.name: before}
 
 
 def test_checkpoint_of_another_layout_is_named(saved):
@@ -492,9 +522,24 @@ def test_resume_with_other_flags_overwrites_nothing(tiny):
 
 def test_figures_only_without_training_is_refused(tiny):
     flags, out = tiny
-    with pytest.raises(utils.InputError, match="does not hold a finished training"):
+    with pytest.raises(utils.InputError, match=r"holds neither a finished training nor a metrics\.json"):
         q1_vae.main([*flags, "--figures-only"])
     assert digest(out) == {}
+
+
+def test_figures_only_draws_the_curves_from_the_metrics_alone(tiny, capsys):
+    flags, out = tiny
+    q1_vae.main(flags)
+    before = digest(out)
+    for path in out.iterdir():
+        if path.name != "metrics.json":
+            path.unlink()
+    capsys.readouterr()
+    q1_vae.main([*flags, "--figures-only"])
+    assert "figures with images need the checkpoints" in capsys.readouterr().out
+    assert digest(out) == {
+        name: before[name] for name in ("metrics.json", "report.md", "elbo.png", "log_likelihood.png")
+    }
 
 
 def test_loss_that_is_not_finite_stops_at_once_and_keeps_the_last_checkpoint(tiny, monkeypatch):
@@ -523,14 +568,17 @@ def test_validation_that_is_not_finite_is_not_saved(tiny):
 
 
 def test_metrics_are_valid_json_with_their_origin(tmp_path):
-    provenance = {"command": ["python q9.py"], "commit": [], "device": ["cpu (one)", "cpu (two)"]}
-    utils.save_metrics(tmp_path, "q9", {"lr": 0.1, "source": "digits"}, provenance, seconds=1.5, history={}, results={})
+    first = {"provenance": {"command": ["python q9.py"], "commit": [], "device": ["cpu (one)"]}, "loss": [1.0]}
+    second = {"provenance": {"command": ["python q9.py"], "commit": [], "device": ["cpu (two)"]}, "loss": [2.0]}
+    config = {"lr": 0.1, "source": "digits"}
+    utils.save_metrics(tmp_path, "q9", config, seconds=1.5, history={"a": first, "b": second}, results={})
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    keys = ["script", "data", "config", "command", "device", "versions", "seconds", "history", "results"]
+    keys = ["script", "command", "device", "data", "config", "versions", "seconds", "history", "results"]
     assert list(metrics) == keys
     assert metrics["data"] == "digits" and metrics["config"] == {"lr": 0.1}
     assert metrics["command"] == "python q9.py" and metrics["device"] == "cpu (one); cpu (two)"
     assert metrics["versions"]["torch"] == torch.__version__
+    assert metrics["history"] == {"a": {"loss": [1.0]}, "b": {"loss": [2.0]}}
 
 
 def test_provenance_names_command_commit_and_processor_of_every_session(tmp_path, monkeypatch):
@@ -560,9 +608,3 @@ def test_processor_is_named_by_its_model():
         pytest.skip("this system does not say what its processor is")
     model = cpuinfo.read_text().split("model name\t: ")[1].splitlines()[0]
     assert utils.describe(torch.device("cpu")).startswith(f"cpu ({model}, {torch.get_num_threads()} thread")
-
-
-def test_table_is_aligned_markdown():
-    assert utils.make_table(["name", "x"], [["a", 0.5], ["longer", "-"]]) == (
-        "| name   | x      |\n| ------ | ------ |\n| a      | 0.5000 |\n| longer | -      |"
-    )

@@ -1,0 +1,35 @@
+"""What the reports of the three problems share: tables, and the frame of a page."""
+
+from types import ModuleType
+
+
+def make_table(rows: list[list]) -> str:
+    """Return a table with aligned columns, the first row its header; floats with four decimals, truth as yes and no."""
+
+    def text(cell: object) -> str:
+        if isinstance(cell, bool):
+            return "yes" if cell else "no"
+        return f"{cell:.4f}" if isinstance(cell, float) else str(cell)
+
+    cells = [[text(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    cells.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))} |" for row in cells
+    )
+
+
+def report(words: ModuleType, metrics: dict) -> str:
+    """Return the page of one problem: what was run, the closing table, the answers."""
+    made_by = f"`{metrics['command']}`" if "command" in metrics else "not recorded"
+    commit = f", commit {metrics['commit']}" if "commit" in metrics else ""
+    return f"""# {words.TITLE}
+
+- Data: {metrics["data"]}.
+- Recipe: {words.recipe(metrics)}.
+- Command: {made_by}{commit}.
+- Device: {metrics["device"]}, torch {metrics["versions"]["torch"]}. Time: {metrics["seconds"] / 60:.0f} minutes.
+
+{make_table(words.closing_table(metrics))}
+
+{words.answers(metrics)}"""
