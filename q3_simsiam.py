@@ -41,7 +41,7 @@ CURVES = {
     "knn_accuracy_backbone": "kNN accuracy, backbone",
 }
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
-QUICK = {"epochs": 3, "batch_size": 64, "train_images": 1600, "test_images": 1000, "lr": 0.4}
+QUICK = {"epochs": 3, "batch_size": 64, "train_images": 1600, "test_images": 1000, "lr": 0.4, "knn_k": 20}
 
 
 # --- Model ------------------------------------------------------------------------------------------------------------

@@ -41,7 +41,8 @@ def closing_table(metrics: dict) -> list[list]:
                 original, sign, limit = claims[run, quantity]
                 met = value >= limit if sign == ">=" else value <= limit
                 verdict = [original, f"{sign} {limit}", met] if is_full(config) else [original, "-", "shorter recipe"]
-            rows.append([f"{RUNS[run]}: {words}", value, *verdict])
+            start = f" (untrained {results['untrained'][quantity]:.4f})" if quantity == "knn_accuracy" else ""
+            rows.append([f"{RUNS[run]}: {words}{start}", value, *verdict])
     error = results["gradient_error"]
     return [*rows, ["half the gradient: relative error", f"{error:.1e}", "exact", "< 1e-5", error < 1e-5]]
 

@@ -400,6 +400,12 @@ def test_criteria_and_the_originals_numbers_hold_for_the_official_data_only(fini
     assert (rows[3][2], rows[3][-1]) == (-95.3737, "2 of 2 seeds")
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_script_runs_on_cuda(arguments, tmp_path):
+    q1_vae.main([*arguments, "--device", "cuda", "--out", str(tmp_path)])
+    assert read_metrics(tmp_path)["device"].startswith("cuda")
+
+
 KILLED = """
 import os, signal, sys, torch, q1_vae, utils
 torch.set_num_threads(int(sys.argv[1]))

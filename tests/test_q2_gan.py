@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,33 @@ def test_training_moves_the_samples_to_the_data(bright):
     assert history["iteration"] == 60 and len(history["distance"]) == 6
     assert history["distance"][1] > 0  # the critic tells real from generated images, in this direction
     assert max(history["penalty"]) < 5  # and the penalty bounds its slope
+
+
+def test_adam_has_the_originals_betas(bright, monkeypatch):
+    settings, adam = [], torch.optim.Adam
+    monkeypatch.setattr(torch.optim, "Adam", lambda *a, **k: (settings.append(adam(*a, **k)), settings[-1])[1])
+    args, data = bright
+    args.iterations, args.snapshots = 1, [1]
+    q2_gan.train(data, args, {})
+    assert [(adam.defaults["lr"], adam.defaults["betas"]) for adam in settings] == [(0.005, (0.5, 0.9))] * 2
+
+
+def test_snapshots_and_classifier_treat_each_image_alone(bright):
+    args, data = bright
+    q2_gan.train(data, args, {})
+    data |= {"test_images": data["train_images"], "test_labels": data["train_labels"]}
+    classifier, _ = q2_gan.train_classifier(data, args, "white")
+    z, images = torch.randn(8, 4), torch.randn(8, 3, 32, 32)
+    for network, x in ((q2_gan.load_generators(args, {})[0][60], z), (classifier, images)):
+        torch.testing.assert_close(network(x[:1]), network(x)[:1])
+
+
+def test_training_runs_outside_the_main_thread(bright):
+    args, data = bright
+    args.iterations, args.snapshots = 2, [2]
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(q2_gan.train, data, args, {}).result()
+    assert (args.out / "snapshot_2.pt").exists()
 
 
 def test_penalty_coefficient_bounds_the_critic(bright):
@@ -415,6 +443,12 @@ def test_loss_that_is_not_finite_stops_and_saves_nothing(arguments, tmp_path, mo
     with pytest.raises(utils.InputError, match="the loss is not finite at iteration 2"):
         q2_gan.main([*arguments, "--out", str(tmp_path)])
     assert {path.name for path in tmp_path.iterdir()} == {"classifier.pt", "snapshot_0.pt"}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_script_runs_on_cuda(arguments, tmp_path):
+    q2_gan.main([*arguments, "--device", "cuda", "--out", str(tmp_path)])
+    assert read_metrics(tmp_path)["device"].startswith("cuda")
 
 
 STOPPED = """

@@ -497,7 +497,7 @@ def made_up(data="cifar10", epochs=100, **changes):
     config |= {"train_images": 0, "test_images": 0, "runs": list(q3_simsiam.RUNS)}
     results = {run: {"knn_accuracy": 0.15, "loss": -0.98, "output_std": 0.01} | changes for run in q3_simsiam.RUNS}
     results["baseline"]["knn_accuracy"] = changes.get("knn_accuracy", 0.595)
-    return {"config": config, "results": results | {"gradient_error": 0.0}}
+    return {"config": config, "results": results | {"untrained": {"knn_accuracy": 0.2}, "gradient_error": 0.0}}
 
 
 def column(index, **numbers):
@@ -538,6 +538,33 @@ def test_more_than_the_training_images_is_refused(arguments, flag, tmp_path):
 def test_unknown_run_is_refused(arguments, tmp_path):
     with pytest.raises(utils.InputError, match="invalid choice: 'magic'"):
         q3_simsiam.get_args([*arguments, "--out", str(tmp_path), "--runs", "magic"])
+
+
+def test_loss_that_is_not_finite_stops_at_once_and_keeps_the_last_checkpoint(arguments, tmp_path, monkeypatch):
+    calls, loss = [], q3_simsiam.SimSiam.loss
+
+    def diverging(*outputs):
+        calls.append(1)
+        return loss(*outputs) * (math.nan if len(calls) == 5 else 1)  # the second of the second epoch's three
+
+    monkeypatch.setattr(q3_simsiam.SimSiam, "loss", diverging)
+    with pytest.raises(utils.InputError, match="the loss is not finite in epoch 2 of baseline; the last good"):
+        q3_simsiam.main([*arguments, "--out", str(tmp_path)])
+    history = torch.load(tmp_path / "checkpoint_baseline.pt", weights_only=True)["history"]
+    assert len(calls) == 5 and len(history["seconds"]) == 1 and len(history["loss"]) == 2
+
+
+def test_runs_trained_as_separate_jobs_are_joined(arguments, finished, tmp_path):
+    for run in ("no_predictor", "baseline"):
+        q3_simsiam.main([*arguments, "--runs", run, "--out", str(tmp_path)])
+    q3_simsiam.main([*arguments, "--out", str(tmp_path), "--figures-only"])
+    assert read_metrics(tmp_path) == read_metrics(finished)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_script_runs_on_cuda(arguments, tmp_path):
+    q3_simsiam.main([*arguments, "--device", "cuda", "--out", str(tmp_path)])
+    assert read_metrics(tmp_path)["device"].startswith("cuda")
 
 
 KILLED = """

@@ -93,16 +93,17 @@ def test_auto_device_is_cuda_else_mps_else_cpu(cuda, mps, expected, monkeypatch)
     assert utils.choose_device("auto").type == expected
 
 
+SMALLER = "q9.py: not enough memory; give smaller sizes\n"
+
+
 @pytest.mark.parametrize(
     ("error", "status", "line"),
     [
         (utils.InputError("no such thing"), 2, "q9.py: no such thing\n"),
         (OSError(28, "No space left on device"), 2, "q9.py: [Errno 28] No space left on device\n"),
-        (
-            RuntimeError("DefaultCPUAllocator: can't allocate memory"),
-            2,
-            "q9.py: not enough memory; give smaller sizes\n",
-        ),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, SMALLER),
+        (torch.OutOfMemoryError("CUDA out of memory"), 2, SMALLER),
+        (MemoryError(), 2, SMALLER),
         (KeyboardInterrupt(), 130, "\ninterrupted; continue with: python q9.py --out 'a b' --resume\n"),
     ],
 )
@@ -115,6 +116,21 @@ def test_run_ends_with_one_line_and_the_exit_status(error, status, line, monkeyp
     with pytest.raises(SystemExit) as exit_:
         utils.run(main)
     assert exit_.value.code == status and capsys.readouterr() == ("", line)
+
+
+@pytest.mark.parametrize("text", ["an illegal memory access was encountered", "unsupported memory format option"])
+def test_other_errors_that_name_memory_are_not_taken_for_a_lack_of_it(text):
+    def main():
+        raise RuntimeError(text)
+
+    with pytest.raises(RuntimeError, match=text):
+        utils.run(main)
+
+
+def test_quick_begins_anew_unless_told_to_go_on(tmp_path):
+    out = ["--out", str(tmp_path)]
+    assert q1_vae.get_args(["--quick", *out]).restart and not q1_vae.get_args(out).restart
+    assert not q1_vae.get_args(["--quick", "--resume", *out]).restart
 
 
 # --- Data: one file ---------------------------------------------------------------------------------------------------
