@@ -1,6 +1,6 @@
 """Problem 3: SimSiam on CIFAR-10 and its ablations.
 
-Trains SimSiam as it is, without stop-gradient and without predictor, follows each run with a kNN classifier and a
+Trains SimSiam as it is, without stop-gradient and without predictor, follows each run with a kNN classifier and
 collapse monitors.
 
     python q3_simsiam.py --quick                      about two minutes on two CPU cores, synthetic digits
