@@ -63,7 +63,7 @@ class Child:
 
     def start(self) -> None:
         command = [sys.executable, str(Path(__file__).with_name("grade_child.py")), str(self.folder)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONHASHSEED": "0"}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self.process = subprocess.Popen(command, cwd=self.folder, env=environment, start_new_session=True, **pipes)
         self.exchange(None, START_SECONDS)
@@ -93,14 +93,17 @@ class Child:
         timer.cancel()
         timer.join()
         if late.is_set() and seconds > left:
-            raise Accident(f"not finished in the {self.seconds:g} s of the whole submission")
+            raise Accident(self.too_late())
         if late.is_set():
             raise Accident(f"no answer in {seconds:g} s: an endless loop?")
         if not reply and not request:
-            raise RuntimeError("the child process did not start; does `python -c 'import torch'` work?")
+            raise SystemExit("grade.py: the child process did not start; does python -c 'import torch' work?")
         if not reply:
             raise Accident(self.last_words())
         return reply
+
+    def too_late(self) -> str:
+        return f"not finished in the {self.seconds:g} s of the whole submission"
 
     def last_words(self) -> str:
         """How a child ended that did not answer."""
@@ -115,6 +118,8 @@ class Child:
     def ask(self, do: str, **request) -> dict:
         """Return the child's reply; Wrong for an error in the submission, Accident as above."""
         try:
+            if time.monotonic() > self.deadline:
+                raise Accident(self.too_late())
             if self.process is None:
                 self.start()
             reply = self.exchange({"do": do, **request}, LIMITS[do])
@@ -154,6 +159,11 @@ def grade_item(child: Child, problem: int, name: str) -> dict:
             except Wrong as wrong:
                 shares.append(wrong.share)
                 notes.append(wrong.note)
+            except Accident:
+                raise
+            except Exception as error:  # of a result that no check expects; it must not end the others' grading
+                shares.append(0.0)
+                notes.append(f"what it returns cannot be compared: {error}")
             else:
                 shares.append(1.0)
                 notes.append("")
@@ -190,14 +200,16 @@ def is_source(path: Path) -> bool:
 def grade(submission: Path, seconds: float) -> dict:
     """Grade one submission, in at most so many seconds; the result is what --json writes of it."""
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch, "submission").resolve()
         folder.mkdir()
         child = Child(folder, seconds)
         try:
             copy_sources(submission, folder)
-        except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:  # damaged or encrypted
+        except Exception as error:  # damaged, encrypted, unreadable: there are many kinds
             child.add_notes([f"cannot be read: {error}"])
+        if not any(folder.rglob("*.*")):
+            child.add_notes(["no .py or .ipynb file"])
         try:
             items = [grade_item(child, problem, name) for problem, names in POINTS.items() for name in names]
         finally:
@@ -288,10 +300,13 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
     results = []
-    with ThreadPoolExecutor(args.jobs) as pool:
+    pool = ThreadPoolExecutor(args.jobs)
+    try:
         for result in pool.map(partial(grade, seconds=args.timeout), args.submissions):
             print(block(result), end="\n\n", flush=True)
             results.append(result)
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C only those in progress are finished
     if len(results) > 1:
         print(table(results))
     if args.csv:
