@@ -43,7 +43,7 @@ FILES = {  # where definitions are looked for first: the starter's names, then t
     3: ["q3_solution.py", "q3_simsiam.py"],
 }
 START_SECONDS = 120  # to import torch
-LIMITS = {"find": 30, "call": 10}  # seconds to import the file that has a definition, and to answer a call
+LIMITS = {"find": 30, "load": 30, "call": 10}  # seconds to read the files, to import one, to answer a call
 MOST_BYTES = 20 << 20  # of a file that is copied
 
 
@@ -59,7 +59,8 @@ class Child:
 
     def __init__(self, folder: Path, seconds: float):
         self.folder, self.seconds = folder, seconds
-        self.process, self.deadline, self.notes = None, time.monotonic() + seconds, []
+        self.process, self.deadline = None, time.monotonic() + seconds
+        self.notes, self.hung = [], {}  # hung: files whose import did not end well, and how
 
     def start(self) -> None:
         command = [sys.executable, str(Path(__file__).with_name("grade_child.py")), str(self.folder)]
@@ -132,6 +133,25 @@ class Child:
             raise Wrong(reply["error"])
         return reply
 
+    def load(self, name: str, preferred: list[str]) -> None:
+        """Have the child import a file that defines `name`; Accident where none does."""
+        reply = self.ask("find", name=name, preferred=preferred)
+        reasons = []
+        for file in reply["files"]:
+            try:
+                if file in self.hung:  # waiting once is enough
+                    raise Accident(self.hung[file])
+                reply = self.ask("load", file=file, name=name)
+            except Accident as accident:
+                self.hung[file] = str(accident)
+                raise Accident(f"importing {Path(file).name}: {accident}") from None
+            if reply["found"]:
+                break
+            reasons.append(reply["reason"])
+        self.add_notes(reply["notes"])
+        if not reply.get("found"):
+            raise Accident(": ".join(["not found", *filter(None, reasons)]))
+
     def call(self, name: str, args: list, **request) -> dict:
         """Call a function of the submission, or with `init` a method of an object."""
         reply = self.ask("call", name=name, args=args, **request)
@@ -149,10 +169,7 @@ def grade_item(child: Child, problem: int, name: str) -> dict:
     """Points and checks of one item."""
     shares, notes, checks = [], [], CHECKS[name]
     try:
-        place = child.ask("find", name=name.split(".")[0], preferred=FILES[problem])
-        child.add_notes(place["notes"])
-        if not place["found"]:
-            raise Accident(place["reason"])
+        child.load(name.split(".")[0], FILES[problem])
         for check in checks.values():
             try:
                 check(child.call)

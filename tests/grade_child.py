@@ -153,27 +153,22 @@ class Submission:
             note(f"{path.name}{where}", error)
             return set()
 
-    def load(self, path: Path) -> ModuleType:
-        """The module of a file, under the name by which its siblings import it."""
-        module = sys.modules.get(path.stem)
-        if getattr(module, "__file__", None) != str(path):
-            spec = importlib.util.spec_from_file_location(
-                path.stem, path, loader=DefinitionLoader(path.stem, str(path))
-            )
-            module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-        return module
-
     def find(self, name: str, preferred: list[str]) -> dict:
-        """Look for a definition, first in the preferred files."""
+        """The files that define a name, first the preferred ones."""
         files = [path for path in self.files if name in self.names[path]]
         files.sort(key=lambda path: preferred.index(path.name) if path.name in preferred else len(preferred))
-        for path in files:
-            if hasattr(self.load(path), name):
-                self.targets[name] = getattr(self.load(path), name)
-                return {"found": path.name, "notes": notes}
-        reasons = [broken[path, name] for path in files if (path, name) in broken]
-        return {"found": None, "reason": ": ".join(["not found", *reasons[:1]]), "notes": notes}
+        return {"files": [str(path) for path in files], "notes": notes}
+
+    def load(self, file: str, name: str) -> dict:
+        """Import a file, under the name by which its siblings do, and take a definition from it."""
+        path = Path(file)
+        module = sys.modules.get(path.stem)
+        if getattr(module, "__file__", None) != file:
+            spec = importlib.util.spec_from_file_location(path.stem, file, loader=DefinitionLoader(path.stem, file))
+            module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        self.targets[name] = getattr(module, name, None)
+        return {"found": hasattr(module, name), "reason": broken.get((path, name), ""), "notes": notes}
 
     def instance(self, name: str, arguments: list) -> nn.Module:
         """An object of a class with the seed 0; asked for again, the same one."""

@@ -549,6 +549,15 @@ def test_files_that_could_not_be_read_are_told(accidents):
     assert "q2_solution.py line 5: ModuleNotFoundError: No module named 'q2_lost'" in accidents["notes"]
 
 
+def test_file_that_hangs_when_imported_is_waited_for_once(few_items, tmp_path, monkeypatch):
+    monkeypatch.setitem(grade.LIMITS, "load", 3)
+    hanging = LOOP + "\nclass Endless:\n    loop()\n"
+    result = grade.grade(write(tmp_path / "frank", LAYOUT | {"q1_solution.py": hanging + Q1}), 100)
+    notes = [grade.first_note(item) for item in result["items"]]
+    assert notes == ["importing q1_solution.py: no answer in 3 s: an endless loop?"] * 2 + [""] * 3
+    assert result["points"] == 3
+
+
 def test_submission_that_hangs_ends_with_its_timeout(few_items, tmp_path):
     folder = write(
         tmp_path / "dave",
