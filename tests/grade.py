@@ -1,7 +1,9 @@
 """Grade submissions of the assignment: each function and class against an oracle, known mistakes by their name.
 
-python tests/grade.py alice bob.zip carol.ipynb --jobs 2 --csv grades.csv
-python tests/grade.py submission --gradescope results/results.json
+    python tests/grade.py alice bob.zip carol.ipynb --jobs 2 --csv grades.csv
+    python tests/grade.py submission --gradescope results/results.json
+
+Each submission is imported and called in a process of its own, grade_child.py; grade_checks.py compares here.
 """
 
 import argparse
@@ -188,7 +190,7 @@ def grade_item(child: Child, problem: int, name: str) -> dict:
         shares, notes = [0.0] * len(checks), [str(accident)] * len(checks)
     possible = POINTS[problem][name]
     rows = [{"name": n, "passed": s == 1, "note": t} for n, s, t in zip(checks, shares, notes, strict=True)]
-    points = possible * sum(shares) / len(checks)
+    points = round(possible * sum(shares) / len(checks), 4)
     return {"problem": problem, "name": name, "points": points, "possible": possible, "checks": rows}
 
 
@@ -231,7 +233,7 @@ def grade(submission: Path, seconds: float) -> dict:
             items = [grade_item(child, problem, name) for problem, names in POINTS.items() for name in names]
         finally:
             child.stop()
-    points, possible = (sum(item[key] for item in items) for key in ("points", "possible"))
+    points, possible = (round(sum(item[key] for item in items), 4) for key in ("points", "possible"))
     seconds = round(time.perf_counter() - start, 1)
     return {
         "path": str(submission),

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SAMPLES = 4000  # of Monte Carlo estimates
-STANDARD_ERRORS = 6  # a correct estimate is further off less often than once in 10^8, any of a hundred once in 10^6
+STANDARD_ERRORS = 6  # a correct one is further off once in 10^8, one of the hundred compared less than once in 10^6
 
 
 class Wrong(Exception):
@@ -47,15 +47,23 @@ def numbers(got: Tensor, expected: Tensor) -> str:
     return f"expected {expected.flatten()[at].item():.5g}, got {got.flatten()[at].item():.5g}"
 
 
-def compare(got: Tensor | None, expected: Tensor, mistakes: dict[str, Tensor], tolerance: Tensor | float = 0.0) -> None:
-    """Raise Wrong unless `got` is the expected; name the mistake of which it is the result."""
-    if not isinstance(got, Tensor):
-        raise Wrong("returns nothing" if got is None else f"returns no tensor but {got}")
-    got, expected = got.double(), expected.detach().double()
+def tensor(value: Tensor | str | None, shape: tuple[int, ...] | None = None) -> Tensor:
+    """The value in float64; Wrong unless it is a tensor, of this shape; (B, 1) for (B,) leaves half of the points."""
+    if not isinstance(value, Tensor):
+        raise Wrong("returns nothing" if value is None else f"returns no tensor but a {value}")
+    if shape is not None and value.shape != shape:
+        share = 0.5 if value.shape == (*shape, 1) else 0.0
+        raise Wrong(f"expected shape {shape}, got {tuple(value.shape)}", share)
+    return value.double()
+
+
+def compare(value: Tensor | None, expected: Tensor, mistakes: dict, tolerance: Tensor | float = 0.0) -> None:
+    """Raise Wrong unless the value is the expected; name the mistake of which it is the result."""
+    got, expected = tensor(value), expected.detach().double()
     if expected.dim() == 0 and got.shape == (1,):  # as the starter's comments have it
         got = got[0]
     if got.shape == (*expected.shape, 1) and close(got.squeeze(-1), expected, tolerance):
-        raise Wrong(f"shape {tuple(got.shape)} where {tuple(expected.shape)} is due", 0.5)
+        tensor(got, tuple(expected.shape))
     if close(got, expected, tolerance):
         return
     names = [name for name, value in mistakes.items() if close(got, value.detach().double(), tolerance)]
@@ -212,12 +220,11 @@ def check_formula_gradient(call: Callable, name: str) -> None:
 def check_stability(call: Callable) -> None:
     for shift in (-500.0, 500.0):
         y = 3 * draw(8, 5) + shift
-        got = call("log_mean_exp", [y])["value"]
-        if isinstance(got, Tensor):
-            if not got.isfinite().all():
-                raise Wrong(f"not finite for entries near {shift:g}: subtract the maximum before exp")
-            got = got.double() - shift  # so that the tolerance is not that of large numbers
-        compare(got, oracles.log_mean_exp(y.double()) - shift, {})
+        got = tensor(call("log_mean_exp", [y])["value"])
+        if not got.isfinite().all():
+            raise Wrong(f"not finite for entries near {shift:g}: subtract the maximum before exp")
+        # without the shift, or the tolerance would be that of large numbers
+        compare(got - shift, oracles.log_mean_exp(y.double()) - shift, {})
 
 
 MC = "kl_gaussian_gaussian_mc"
@@ -230,13 +237,11 @@ def copies(inputs: list[Tensor], n: int) -> list[Tensor]:
 
 
 def estimates(call: Callable, inputs: list[Tensor], *num_samples: int) -> Tensor:
-    """The submission's estimates for a large batch, once they have its shape."""
-    got = call(MC, [*inputs, *num_samples])["value"]
-    if isinstance(got, Tensor) and got.dim() == 0:
-        raise Wrong(f"one number for the whole batch: expected shape ({len(inputs[0])},), got ()")
-    if not isinstance(got, Tensor) or got.shape[:1] != inputs[0].shape[:1] or got.numel() != len(got):
-        compare(got, KL(*inputs), {})
-    return got
+    """The submission's estimates, (B,) or (B, 1)."""
+    got, shape = tensor(call(MC, [*inputs, *num_samples])["value"]), (len(inputs[0]),)
+    if got.dim() == 0:
+        raise Wrong(f"one number for the whole batch: expected shape {shape}, got ()")
+    return got if got.shape == (*shape, 1) else tensor(got, shape)
 
 
 def check_mc(call: Callable, num_samples: int) -> None:
@@ -254,7 +259,7 @@ def check_mc(call: Callable, num_samples: int) -> None:
 
 def check_mc_noise(call: Callable) -> None:
     one = KL_INPUTS(1, 4)
-    spread = [estimates(call, copies(one, SAMPLES), *k).double().std().item() for k in ([], [25])]
+    spread = [estimates(call, copies(one, SAMPLES), *k).std().item() for k in ([], [25])]
     expected = oracles.kl_variance(*one).sum().sqrt().item()
     if spread[0] < 0.01 * expected:
         raise Wrong(f"no noise, a closed form or one noise for all: expected a deviation of {expected:.4g}, got 0")
@@ -361,10 +366,10 @@ def check_penalty(call: Callable, shape: tuple[int, ...]) -> None:
         "two-sided, of the gradient of the critic's mean": ((norm / 64 - 1) ** 2).mean(),
     }
     for axis in range(gradient.dim()):
-        name = "last axis" if axis == gradient.dim() - 1 else f"axis {axis}"
+        name = "the last axis" if axis == gradient.dim() - 1 else f"axis {axis}"
         short = gradient.norm(dim=axis) - 1
-        mistakes[f"the norm is taken over the {name} only"] = short.clamp(min=0).square().mean()
-        mistakes[f"two-sided, the norm is taken over the {name} only"] = short.square().mean()
+        mistakes[f"the norm is taken over {name} only"] = short.clamp(min=0).square().mean()
+        mistakes[f"two-sided, the norm is taken over {name} only"] = short.square().mean()
     compare(reply["value"], (excess**2).mean(), mistakes)
 
 
@@ -376,9 +381,7 @@ def check_coefficients(call: Callable) -> None:
     if not close(x_hat, alpha[:, None] * x + (1 - alpha[:, None]) * y):
         each = ((x_hat - y) / (x - y))[(x - y).abs() > 0.01]
         if each.min() < -0.01 or each.max() > 1.01:
-            raise Wrong(
-                f"not between x and y: expected coefficients in [0, 1], got {each.min():.3g} to {each.max():.3g}"
-            )
+            raise Wrong(f"expected coefficients in [0, 1], got {each.min():.3g} to {each.max():.3g}")
         raise Wrong("more than one coefficient within an example: expected 1 for each image, got one per pixel or row")
     low, high = alpha.min().item(), alpha.max().item()
     if high - low < 1e-3:
@@ -400,11 +403,7 @@ def images(b: int, seed: int = 0) -> Tensor:
 
 
 def check_shape(call: Callable, name: str, init: list, x: Tensor, shape: tuple[int, ...]) -> None:
-    got = call(name, [x], init=init)["value"]
-    if not isinstance(got, Tensor) or got.shape not in (shape, (*shape, 1)):
-        compare(got, torch.empty(shape), {})
-    if got.shape != shape:
-        raise Wrong(f"shape {tuple(got.shape)} where {shape} is due", 0.5)
+    tensor(call(name, [x], init=init)["value"], shape)
 
 
 def check_parameters(call: Callable, name: str, init: list, x: Tensor) -> None:
@@ -421,8 +420,7 @@ def check_parameters(call: Callable, name: str, init: list, x: Tensor) -> None:
 
 
 def check_range(call: Callable) -> None:
-    got = call("Generator", [draw(6, 10, low=-4, high=4)], init=[10, 8])["value"]
-    compare(got, torch.empty(6, 3, 32, 32), {}) if not isinstance(got, Tensor) else None
+    got = tensor(call("Generator", [draw(6, 10, low=-4, high=4)], init=[10, 8])["value"])
     low, high = got.min().item(), got.max().item()
     if low < -1 or high > 1:
         raise Wrong(f"no tanh at the end: expected values in [-1, 1], got {low:.3g} to {high:.3g}")
@@ -433,12 +431,11 @@ def check_range(call: Callable) -> None:
 
 
 def check_independence(call: Callable) -> None:
-    alone, among = (call("Critic", [x], init=[8])["value"] for x in (images(8)[:2], images(8)))
-    if not isinstance(among, Tensor) or not isinstance(alone, Tensor) or among.dim() == 0 or alone.dim() == 0:
-        raise Wrong("no value for each example")
+    alone, among = (tensor(call("Critic", [x], init=[8])["value"]) for x in (images(8)[:2], images(8)))
+    if among.dim() == 0:
+        raise Wrong("one number for the whole batch: expected shape (8,), got ()")
     if not close(alone, among[:2]):
-        note = "depends on the rest of the batch, by batch normalisation?"
-        raise Wrong(f"{note}: {numbers(among[:2], alone)}")
+        raise Wrong(f"depends on the rest of the batch, by batch normalisation?: {numbers(among[:2], alone)}")
 
 
 # --- Problem 3 --------------------------------------------------------------------------------------------------------
@@ -447,9 +444,7 @@ DIM, PRED_DIM = 16, 8
 PREDICTOR = oracles.predictor_parameters(DIM, PRED_DIM)
 
 
-def siamese(
-    call: Callable, stop_gradient: bool = True, mode: str | None = None, **request
-) -> tuple[list[Tensor], dict]:
+def siamese(call: Callable, stop_gradient: bool = True, mode: str | None = None, **request) -> tuple[list, dict]:
     """p1, p2, z1, z2 of two batches of 8 images, and the whole reply."""
     init = ["resnet18", DIM, PRED_DIM, stop_gradient, mode]
     views = request.pop("views", [images(8), images(8, seed=1)])
@@ -457,21 +452,21 @@ def siamese(
     outputs = reply["value"]
     if not isinstance(outputs, list) or len(outputs) != 4:
         raise Wrong(f"expected p1, p2, z1, z2, got {len(outputs) if isinstance(outputs, list) else 'one'} output(s)")
-    for output in outputs:
-        if not isinstance(output, Tensor) or output.shape != (8, DIM):
-            compare(output, torch.empty(8, DIM), {})
-    return outputs, reply
+    return [tensor(output, (8, DIM)) for output in outputs], reply
 
 
 def check_outputs(call: Callable) -> None:
     p1, p2, z1, z2 = siamese(call)[0]
-    normalised = [close(x.mean(0), torch.zeros(DIM), 0.01) for x in (p1, p2, z1, z2)]  # by the projector's last layer
-    if normalised == [True, True, False, False]:
-        raise Wrong("z1, z2 come first: expected p1, p2, z1, z2")
-    if normalised == [False, True, False, True]:
-        raise Wrong("wrong order: expected p1, p2, z1, z2, got p1, z1, p2, z2")
-    if normalised != [False, False, True, True]:
-        raise Wrong("z1 and z2 are not the projector's outputs, or p1 and p2 not the predictor's")
+    # z is, by the projector's last layer
+    normalised = tuple(close(x.mean(0), torch.zeros(DIM), 0.01) for x in (p1, p2, z1, z2))
+    mistakes = {
+        (True, True, False, False): "expected p1, p2, z1, z2, got z1, z2, p1, p2",
+        (False, True, False, True): "expected p1, p2, z1, z2, got p1, z1, p2, z2",
+        (True, True, True, True): "p is z: the predictor is not used",
+        (False, False, False, False): "z is not normalised: expected a mean of 0 over the batch",
+    }
+    if normalised != (False, False, True, True):
+        raise Wrong(mistakes.get(normalised, "p1 and p2, or z1 and z2, are not made alike"))
     swapped = siamese(call, views=[images(8, seed=1), images(8)])[0]
     for got, expected, name in zip(swapped, (p2, p1, z2, z1), ("p1", "p2", "z1", "z2"), strict=True):
         if not close(got, expected, 0.05):

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 MEMORY, FILE_SIZE, CPU_SECONDS = 4 << 30, 16 << 20, 600  # the last ends a loop that outlives a killed grade.py
+# constants such as log(2 pi), and the device
 HARMLESS_CALLS = r"torch\.device|torch\.cuda\.is_available|math\.\w+"
 SPARE = {"device": torch.device("cpu")}  # extra parameters that a submission may have
 notes = []  # what went wrong while the submission's files were read, one line each
@@ -77,17 +78,17 @@ def parse(path: Path) -> list[ast.stmt]:
     return statements
 
 
+def describe(place: str, error: BaseException) -> str:
+    """One line about an error."""
+    text = str(error).strip().split("\n")[0][:200]
+    return ": ".join(filter(None, [place, type(error).__name__, text]))
+
+
 def note(place: str, error: BaseException) -> str:
-    line = describe(f"{place}: ", error)
+    line = describe(place, error)
     if line not in notes:
         notes.append(line)
     return line
-
-
-def describe(place: str, error: BaseException) -> str:
-    """One line about an error; memory and output above the limit get a line of their own."""
-    text = str(error).strip().split("\n")[0][:200]
-    return f"{place}{type(error).__name__}: {text}" if text else f"{place}{type(error).__name__}"
 
 
 def is_definition(statement: ast.stmt) -> bool:
@@ -187,12 +188,12 @@ class Submission:
         name: str,
         args: list,
         init: list | None = None,
-        method: str = "__call__",
+        method: str | None = None,
         grad: tuple = (),
         weights: Tensor | None = None,
         output: int = 0,
     ) -> dict:
-        """Call a function, or a method of an object made with `init`, with the seed 0.
+        """Call a function, or with `init` an object made from it or its method, with the seed 0.
 
         A dict among `args` stands for a critic. With `weights`, the gradients of sum(weights * value), or of one
         `output` where there are several, come along: for the arguments numbered in `grad`, then for the critic's w.
@@ -200,18 +201,22 @@ class Submission:
         args = [ProbeCritic(**a) if isinstance(a, dict) else a for a in args]
         critics = [a for a in args if isinstance(a, ProbeCritic)]
         leaves = [args[i].requires_grad_() for i in grad] + [critic.w for critic in critics]
-        reply = {}
-        target = signed = self.targets[name]
+        target, noted, reply = self.targets[name], [], {}
         if init is not None:
             module = self.instance(name, init)
-            target, signed = getattr(module, method), getattr(module, method.replace("__call__", "forward"))
+            noted = list(spare(target.__init__, len(init) + 1))
+            target = getattr(module, method) if method else module
             sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
             reply["parameters"] = [sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)]
-        extra = spare(signed, len(args))
+        extra = spare(target if method or init is None else module.forward, len(args))
         seed()
         value = target(*args, **extra)
         outputs = list(value) if isinstance(value, tuple | list) else [value]
-        reply |= {"value": plain(value), "extra": list(extra), "seen": [x for critic in critics for x in critic.seen]}
+        reply |= {
+            "value": plain(value),
+            "extra": noted + list(extra),
+            "seen": [x for critic in critics for x in critic.seen],
+        }
         reply["requires_grad"] = [isinstance(x, Tensor) and x.requires_grad for x in outputs]
         if weights is not None:
             gradients = [None] * len(leaves)
@@ -280,7 +285,7 @@ def failure(error: BaseException, files: set[str]) -> dict:
     if isinstance(error, OSError) and error.errno == errno.EFBIG:
         return {"accident": f"printed or wrote more than {FILE_SIZE >> 20} MB"}
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
-    place = f"{frames[-1].filename} line {frames[-1].lineno}: " if frames else ""
+    place = f"{frames[-1].filename} line {frames[-1].lineno}" if frames else ""
     return {"error": describe(place, error)}
 
 

@@ -56,7 +56,8 @@ def kl_gaussian_gaussian_mc(mu_q, logvar_q, mu_p, logvar_p, num_samples=1):
     log_p = -0.5 * (logvar_p + (z - mu_p) ** 2 / torch.exp(logvar_p))
     return (log_q - log_p).sum(2).mean(1)
 
-train_loader = dataset.download("this would fail")
+train_loader = exit("a download that must not run")
+raise SystemExit("training that must not run")
 """
 
 Q2_MODEL = """
@@ -188,7 +189,7 @@ MISTAKES = [  # old text, new text, item, points lost, words of the hint
         "the mean over the features, not the sum: expected",
     ),
     (B_SUM, "-" + B_SUM, BERNOULLI, 1, "the sign: expected"),
-    (B_SUM, B_SUM.replace("dim=1", "dim=1, keepdim=True"), BERNOULLI, 0.375, "shape (8, 1) where (8,) is due"),
+    (B_SUM, B_SUM.replace("dim=1", "dim=1, keepdim=True"), BERNOULLI, 0.375, "expected shape (8,), got (8, 1)"),
     (B_SUM, B_SUM + ".squeeze()", BERNOULLI, 0.25, "expected shape (1,), got ()"),
     (B_SUM, B_SUM.replace("torch.log(mu)", "torch.log(mu).detach()"), BERNOULLI, 0.25, "gradient of mu: expected"),
     (B_SUM, B_SUM + ".detach()", BERNOULLI, 0.25, "no gradient reaches mu"),
@@ -243,7 +244,7 @@ MISTAKES = [  # old text, new text, item, points lost, words of the hint
     (MC_MEAN, MC_MEAN + ".mean()", MC, 1, "one number for the whole batch"),
     (MC_MEAN, "(log_q - log_p).sum(2).sum(1)", MC, 0.5, "5 times that with 25, got 0.2"),
     (MC_MEAN, "(log_q - log_p).mean(2).mean(1)", MC, 0.75, "the mean over the features"),
-    (MC_MEAN, "(log_q - log_p).sum(2).mean(1, keepdim=True)", MC, 0.25, "shape (4, 1) where (4,) is due"),
+    (MC_MEAN, "(log_q - log_p).sum(2).mean(1, keepdim=True)", MC, 0.25, "expected shape (4,), got (4, 1)"),
     (Z, Z.replace("0.5 * ", ""), MC, 0.75, "the noise of z is scaled by the variance"),
     (Z, Z.replace("_q", "_p"), MC, 0.75, "z is drawn from p"),
     (Z, Z.replace("torch.randn_like(mu_q)", "torch.zeros_like(mu_q)"), MC, 1, "z has no noise: expected"),
@@ -289,7 +290,7 @@ MISTAKES = [  # old text, new text, item, points lost, words of the hint
         "norm = grad.norm(2, dim=1)",
         LP,
         0.25,
-        "the norm is taken over the axis 1 only",
+        "the norm is taken over axis 1 only",
     ),
     ("norm = grad.flatten(1).norm(2, dim=1)", "norm = grad.norm()", LP, 0.75, "one norm for the whole batch"),
     (PENALTY, "torch.mean((norm - 1) ** 2)", LP, 0.75, "two-sided, norms below 1 count"),
@@ -302,7 +303,7 @@ MISTAKES = [  # old text, new text, item, points lost, words of the hint
     (", nn.Tanh())", ")", GENERATOR, 0.25, "no tanh at the end"),
     ("h_dim * 2, h_dim, 4, 2, 1)", "h_dim * 2, h_dim, 4, 2, 1, bias=False)", GENERATOR, 0.25, "parameters, got"),
     ("h_dim, 3, 4, 2, 1)", "h_dim, 3, 3, 1, 1)", GENERATOR, 0.75, "expected shape (6, 3, 32, 32), got (6, 3, 16, 16)"),
-    ("return self.x(x).squeeze()", "return self.x(x).view(-1, 1)", CRITIC, 0.25, "shape (6, 1) where (6,) is due"),
+    ("return self.x(x).squeeze()", "return self.x(x).view(-1, 1)", CRITIC, 0.25, "expected shape (6,), got (6, 1)"),
     ("return self.x(x).squeeze()", "return self.x(x).mean()", CRITIC, 0.75, "expected shape (6,), got ()"),
     (
         "nn.Conv2d(h_dim, h_dim * 2, 4, 2, 1),",
@@ -328,7 +329,7 @@ MISTAKES = [  # old text, new text, item, points lost, words of the hint
         "no gradient of p1 reaches the encoder",
     ),
     ("z2 = self.encoder(x2)", "z2 = self.encoder(x1)", SIMSIAM, 0.25, "p1 is not that of its view"),
-    ("return p1, p2, z1, z2", "return z1, z2, p1, p2", SIMSIAM, 1, "z1, z2 come first"),
+    ("return p1, p2, z1, z2", "return z1, z2, p1, p2", SIMSIAM, 1, "got z1, z2, p1, p2"),
     ("param.requires_grad = False", "pass", SIMSIAM, 0.25, "the predictor is not frozen: expected 288 frozen"),
     ("self.predictor = nn.Identity()", "pass", SIMSIAM, 0.25, "p is not z in MLP_mode 'no_pred_mlp': expected"),
     (LOSS_LINE, LOSS_LINE[1:], LOSS, 1, "the sign: expected"),
