@@ -324,8 +324,11 @@ def main(argv: list[str] | None = None) -> None:
         for result in pool.map(partial(grade, seconds=args.timeout), args.submissions):
             print(block(result), end="\n\n", flush=True)
             results.append(result)
+    except KeyboardInterrupt:
+        print("grade.py: stopping once the submissions in progress are graded", file=sys.stderr)
+        raise SystemExit(130) from None
     finally:
-        pool.shutdown(cancel_futures=True)  # after Ctrl-C only those in progress are finished
+        pool.shutdown(cancel_futures=True)
     if len(results) > 1:
         print(table(results))
     if args.csv:

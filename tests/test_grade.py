@@ -462,6 +462,7 @@ def test_every_layout_is_read_and_results_are_written(few_items, tmp_path, capsy
     }
     assert [check["passed"] for check in item["checks"]] == [False, False, True, False]
     assert item["checks"][0]["note"].startswith("the square is missing")
+    assert [result["notes"] for result in results[:2]] == [[], []]
     assert results[2]["notes"][0].startswith("my homework.ipynb cell 4: SyntaxError")
 
 
