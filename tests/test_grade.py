@@ -422,7 +422,7 @@ def test_every_layout_is_read_and_results_are_written(few_items, tmp_path, capsy
     with zipfile.ZipFile(packed, "w") as archive:
         for name, text in wrong.items():
             archive.writestr(f"homework/src/{name}", text)
-        archive.writestr("__MACOSX/homework/._q1_solution.py", "not python")
+        archive.writestr("__MACOSX/homework/._q1_solution.py", "\0 attributes, not Python")
     single = tmp_path / "my homework.ipynb"
     magic = "%matplotlib inline\n!pip install something\nimport os"
     single.write_text(notebook(magic, Q1, "half a cell (", Q2_MODEL, Q2, Q3, "%%time\nmain()"), encoding="utf-8")
