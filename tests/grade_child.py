@@ -201,14 +201,16 @@ class Submission:
         args = [ProbeCritic(**a) if isinstance(a, dict) else a for a in args]
         critics = [a for a in args if isinstance(a, ProbeCritic)]
         leaves = [args[i].requires_grad_() for i in grad] + [critic.w for critic in critics]
-        target, noted, reply = self.targets[name], [], {}
+        target = signed = self.targets[name]
+        noted, reply = [], {}
         if init is not None:
             module = self.instance(name, init)
             noted = list(spare(target.__init__, len(init) + 1))
-            target = getattr(module, method) if method else module
-            sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
+            target = getattr(module, method or "__call__")
+            signed = getattr(module, method or "forward", target)
+            sizes = [(p.numel(), p.requires_grad) for p in getattr(module, "parameters", list)()]
             reply["parameters"] = [sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)]
-        extra = spare(target if method or init is None else module.forward, len(args))
+        extra = spare(signed, len(args))
         seed()
         value = target(*args, **extra)
         outputs = list(value) if isinstance(value, tuple | list) else [value]
@@ -256,7 +258,7 @@ def plain(value: Any) -> Any:
     """What torch.load(weights_only=True) reads: tensors, and the type's name for anything else."""
     if isinstance(value, Tensor):
         if value.numel() > 10**7:
-            raise ValueError(f"a tensor of shape {tuple(value.shape)}")
+            raise ValueError(f"the result has shape {tuple(value.shape)}")
         return value.detach().cpu().clone().as_subclass(Tensor)
     if isinstance(value, tuple | list):
         return [plain(x) for x in value]
