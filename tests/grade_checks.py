@@ -1,0 +1,652 @@
+"""The checks of grade.py: each calls a submission's function and raises Wrong, naming the mistake where it knows it.
+
+A known mistake is recognised by comparing with what the mistaken formula gives.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import oracles
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SAMPLES = 4000  # of Monte Carlo estimates
+STANDARD_ERRORS = 6  # a correct one is further off once in 10^8, one of the hundred compared less than once in 10^6
+
+
+class Wrong(Exception):
+    """A check that failed, with its note and the share of the points that it leaves."""
+
+    def __init__(self, note: str, share: float = 0.0):
+        super().__init__(note)
+        self.note, self.share = note, share
+
+
+# --- Comparisons ------------------------------------------------------------------------------------------------------
+
+
+def draw(*shape: int, seed: int = 0, low: float = -1.0, high: float = 1.0) -> Tensor:
+    """The same uniform numbers every time, whatever other threads draw."""
+    return torch.empty(shape).uniform_(low, high, generator=torch.Generator().manual_seed(seed))
+
+
+def close(got: Tensor, expected: Tensor, tolerance: Tensor | float = 0.0) -> bool:
+    """Within float32's rounding, generously, and a tolerance."""
+    if got.shape != expected.shape:
+        return False
+    return bool(((got - expected).abs() <= 1e-4 + 1e-3 * expected.abs() + tolerance).all())
+
+
+def numbers(got: Tensor, expected: Tensor) -> str:
+    """Expected and obtained shape, or the entries that differ most."""
+    if got.shape != expected.shape:
+        return f"expected shape {tuple(expected.shape)}, got {tuple(got.shape)}"
+    at = (got - expected).abs().nan_to_num(math.inf).argmax()
+    return f"expected {expected.flatten()[at].item():.5g}, got {got.flatten()[at].item():.5g}"
+
+
+def tensor(value: Tensor | str | None, shape: tuple[int, ...] | None = None) -> Tensor:
+    """The value in float64; Wrong unless it is a tensor, of this shape; (B, 1) for (B,) leaves half of the points."""
+    if not isinstance(value, Tensor):
+        raise Wrong("returns nothing" if value is None else f"returns no tensor but a {value}")
+    if shape is not None and value.shape != shape:
+        share = 0.5 if value.shape == (*shape, 1) else 0.0
+        raise Wrong(f"expected shape {shape}, got {tuple(value.shape)}", share)
+    return value.double()
+
+
+def compare(value: Tensor | None, expected: Tensor, mistakes: dict, tolerance: Tensor | float = 0.0) -> None:
+    """Raise Wrong unless the value is the expected; name the mistake of which it is the result."""
+    got, expected = tensor(value), expected.detach().double()
+    if expected.dim() == 0 and got.shape == (1,):  # as the starter's comments have it
+        got = got[0]
+    if got.shape == (*expected.shape, 1) and close(got.squeeze(-1), expected, tolerance):
+        tensor(got, tuple(expected.shape))
+    if close(got, expected, tolerance):
+        return
+    names = [name for name, value in mistakes.items() if close(got, value.detach().double(), tolerance)]
+    raise Wrong(": ".join([*names[:1], numbers(got, expected)]))
+
+
+def compare_gradients(got: list, value: Tensor, leaves: list[Tensor], names: list[str]) -> None:
+    """Raise Wrong unless `got` are the gradients of the oracle's value."""
+    for gradient, expected, name in zip(got, torch.autograd.grad(value, leaves), names, strict=True):
+        if gradient is None:
+            raise Wrong(f"no gradient reaches {name}")
+        if not close(gradient, expected):
+            raise Wrong(f"gradient of {name}: {numbers(gradient, expected)}")
+
+
+def leaves(inputs: list[Tensor]) -> list[Tensor]:
+    return [x.double().requires_grad_() for x in inputs]
+
+
+# --- Problem 1 --------------------------------------------------------------------------------------------------------
+
+
+def bernoulli_inputs(b: int, f: int) -> list[Tensor]:
+    return [draw(b, f, low=0.1, high=0.9), (draw(b, f, seed=1) > 0).float()]
+
+
+def normal_inputs(b: int, f: int, count: int = 3) -> list[Tensor]:
+    return [draw(b, f, seed=seed) for seed in range(count)]
+
+
+def bernoulli_mistakes(mu: Tensor, target: Tensor) -> dict[str, Tensor]:
+    return {
+        "(1 - target) log(1 - mu) is missing": target * mu.log(),
+        "target log(mu) is missing": (1 - target) * (1 - mu).log(),
+        "target and 1 - target are swapped": oracles.log_bernoulli(mu, 1 - target),
+        "mu is taken for a logit": oracles.log_bernoulli(mu.sigmoid(), target),
+        "the logarithm is missing": target * mu + (1 - target) * (1 - mu),
+    }
+
+
+def normal_mistakes(mu: Tensor, logvar: Tensor, z: Tensor) -> dict[str, Tensor]:
+    right = oracles.log_normal(mu, logvar, z)
+    squares = (z - mu) ** 2 / logvar.exp()
+    return {
+        "the variance is taken for the standard deviation": oracles.log_normal(mu, 2 * logvar, z),
+        "the standard deviation is taken for the variance": oracles.log_normal(mu, logvar / 2, z),
+        "log(2 pi) is missing": right + math.log(2 * math.pi) / 2,
+        "logvar, the log determinant, is missing": right + logvar / 2,
+        "logvar is not halved": right - logvar / 2,
+        "the squares are not halved": right - squares / 2,
+        "the squares are not divided by the variance": right + squares / 2 - (z - mu) ** 2 / 2,
+        "sign of the squares": right + squares,
+    }
+
+
+def kl_mistakes(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor) -> dict[str, Tensor]:
+    right = oracles.kl(mu_q, logvar_q, mu_p, logvar_p)
+    swapped = oracles.kl(mu_p, logvar_p, mu_q, logvar_q)
+
+    def drawn(mean: float, square: Tensor | float) -> Tensor:
+        """E[log q - log p] at z = mu_q + sigma_q u, for noise u with this mean and mean square in place of 0 and 1."""
+        distance = (mu_q - mu_p) ** 2 + 2 * (mu_q - mu_p) * oracles.std(logvar_q) * mean + logvar_q.exp() * square
+        return (logvar_p - logvar_q - square + distance / logvar_p.exp()) / 2
+
+    return {
+        "q and p are swapped": swapped,
+        "the variance is taken for the standard deviation": oracles.kl(mu_q, 2 * logvar_q, mu_p, 2 * logvar_p),
+        "the standard deviation is taken for the variance": oracles.kl(mu_q, logvar_q / 2, mu_p, logvar_p / 2),
+        "the factor 1/2 is missing": 2 * right,
+        "-1 for each dimension is missing": right + 0.5,
+        "the log determinants are missing": right - (logvar_p - logvar_q) / 2,
+        "the sign of the log determinants": right - (logvar_p - logvar_q),
+        "the means are left out": right - (mu_q - mu_p) ** 2 / logvar_p.exp() / 2,
+        "p is taken for N(0, I)": oracles.kl(mu_q, logvar_q, 0 * mu_p, 0 * logvar_p),
+        "z is drawn from p": -swapped,
+        "the noise of z is scaled by the variance": drawn(0, logvar_q.exp()),
+        "z has no noise": drawn(0, 0),
+        "uniform noise in place of normal": drawn(1 / 2, 1 / 3),
+    }
+
+
+def mistaken_sums(terms: Tensor) -> dict[str, Tensor]:
+    """What becomes of the terms (B, F) when they are not summed over the features, to (B,)."""
+    return {
+        "the sign": -terms.sum(1),
+        "the mean over the features, not the sum": terms.mean(1),
+        "summed over the batch, not the features": terms.sum(0),
+        "averaged over the batch, not summed over the features": terms.mean(0),
+        "one number for the whole batch, its sum": terms.sum(),
+        "one number for the whole batch, its mean": terms.sum(1).mean(),
+        "one number for the whole batch, the mean of all entries": terms.mean(),
+        "not summed over the features": terms,
+    }
+
+
+def log_mean_exp_mistakes(y: Tensor) -> dict[str, Tensor]:
+    right = oracles.log_mean_exp(y)
+    return {
+        "log K is missing, the sum in place of the mean": y.logsumexp(1),
+        "log K is added, not subtracted": y.logsumexp(1) + math.log(y.shape[1]),
+        "divided by K outside the logarithm": y.logsumexp(1) / y.shape[1],
+        "over the batch, not the samples": oracles.log_mean_exp(y.T),
+        "the mean of y, without log and exp": y.mean(1),
+        "the maximum is not added again": right - y.amax(1),
+        "the logarithm is missing": y.exp().mean(1),
+        "one number for the whole batch, its mean": right.mean(),
+        "one number for the whole batch, its sum": right.sum(),
+        "one number for the whole batch, over all entries": oracles.log_mean_exp(y.flatten()[None])[0],
+        "the sign": -right,
+    }
+
+
+def summed(terms: Callable, mistakes: Callable) -> tuple[Callable, Callable]:
+    """Make (B,) of functions that give terms (B, F), and add what any sum may get wrong."""
+
+    def all_mistakes(*inputs: Tensor) -> dict[str, Tensor]:
+        named = {name: oracles.per_example(value) for name, value in mistakes(*inputs).items()}
+        return named | mistaken_sums(terms(*inputs))
+
+    return lambda *inputs: oracles.per_example(terms(*inputs)), all_mistakes
+
+
+FORMULAS = {  # inputs of a size, names of those that need gradients, the oracle, results of mistaken formulas
+    "log_likelihood_bernoulli": (bernoulli_inputs, ["mu"], *summed(oracles.log_bernoulli, bernoulli_mistakes)),
+    "log_likelihood_normal": (
+        normal_inputs,
+        ["mu", "logvar", "z"],
+        *summed(oracles.log_normal, normal_mistakes),
+    ),
+    "log_mean_exp": (partial(normal_inputs, count=1), ["y"], oracles.log_mean_exp, log_mean_exp_mistakes),
+    "kl_gaussian_gaussian_analytic": (
+        partial(normal_inputs, count=4),
+        ["mu_q", "logvar_q", "mu_p", "logvar_p"],
+        *summed(oracles.kl, kl_mistakes),
+    ),
+}
+
+
+def check_formula(call: Callable, name: str, sizes: list[tuple[int, int]]) -> None:
+    make_inputs, _, oracle, mistakes = FORMULAS[name]
+    for size in sizes:
+        inputs = make_inputs(*size)
+        compare(call(name, inputs)["value"], oracle(*inputs), mistakes(*inputs))
+
+
+def check_formula_gradient(call: Callable, name: str) -> None:
+    make_inputs, names, oracle, _ = FORMULAS[name]
+    inputs, weights = make_inputs(8, 5), draw(8, seed=9, low=0.5, high=2.0)
+    got = call(name, inputs, grad=list(range(len(names))), weights=weights)["gradients"]
+    inputs = leaves(inputs)
+    compare_gradients(got, (oracle(*inputs) * weights).sum(), inputs[: len(names)], names)
+
+
+def check_stability(call: Callable) -> None:
+    for shift in (-500.0, 500.0):
+        y = 3 * draw(8, 5) + shift
+        got = tensor(call("log_mean_exp", [y])["value"])
+        if not got.isfinite().all():
+            raise Wrong(f"not finite for entries near {shift:g}: subtract the maximum before exp")
+        # without the shift, or the tolerance would be that of large numbers
+        compare(got - shift, oracles.log_mean_exp(y.double()) - shift, {})
+
+
+MC = "kl_gaussian_gaussian_mc"
+KL_INPUTS, KL_NAMES, KL, KL_MISTAKES = FORMULAS["kl_gaussian_gaussian_analytic"]
+
+
+def copies(inputs: list[Tensor], n: int) -> list[Tensor]:
+    """n copies of a batch, behind each other."""
+    return [x.repeat(n, 1) for x in inputs]
+
+
+def estimates(call: Callable, inputs: list[Tensor], *num_samples: int) -> Tensor:
+    """The submission's estimates, (B,) or (B, 1)."""
+    got, shape = tensor(call(MC, [*inputs, *num_samples])["value"]), (len(inputs[0]),)
+    if got.dim() == 0:
+        raise Wrong(f"one number for the whole batch: expected shape {shape}, got ()")
+    return got if got.shape == (*shape, 1) else tensor(got, shape)
+
+
+def check_mc(call: Callable, num_samples: int) -> None:
+    """SAMPLES estimates of one sample, or one of SAMPLES samples, against the KL."""
+    inputs = KL_INPUTS(4, 3)
+    error = (oracles.per_example(oracles.kl_variance(*inputs)) / SAMPLES).sqrt().double()
+    if num_samples == 1:
+        got = estimates(call, copies(inputs, SAMPLES))
+        got = got.view(SAMPLES, 4, *got.shape[1:]).mean(0)
+    else:
+        got = estimates(call, inputs, num_samples)
+    mistakes = KL_MISTAKES(*inputs) | {"the sum over the samples, not the mean": num_samples * KL(*inputs)}
+    compare(got, KL(*inputs), mistakes, STANDARD_ERRORS * error)
+
+
+def check_mc_noise(call: Callable) -> None:
+    one = KL_INPUTS(1, 4)
+    spread = [estimates(call, copies(one, SAMPLES), *k).std().item() for k in ([], [25])]
+    expected = oracles.kl_variance(*one).sum().sqrt().item()
+    if spread[0] < 0.01 * expected:
+        raise Wrong(f"no noise, a closed form or one noise for all: expected a deviation of {expected:.4g}, got 0")
+    ratio = spread[0] / spread[1]
+    if not 4 < ratio < 6:
+        name = "num_samples makes no difference: " if ratio < 1.2 else ""
+        raise Wrong(f"{name}expected the noise with 1 sample to be 5 times that with 25, got {ratio:.3g} times")
+
+
+def check_mc_gradient(call: Callable) -> None:
+    inputs = KL_INPUTS(4, 3)
+    got = call(MC, copies(inputs, SAMPLES), grad=[0, 1, 2, 3], weights=torch.ones(4 * SAMPLES))["gradients"]
+    inputs = leaves(inputs)
+    for gradient, expected, name in zip(got, torch.autograd.grad(KL(*inputs).sum(), inputs), KL_NAMES, strict=True):
+        if gradient is None:
+            raise Wrong(f"no gradient reaches {name}: z is not reparameterised")
+        gradient = gradient.double().view(SAMPLES, *expected.shape)
+        error = STANDARD_ERRORS * gradient.std(0) / math.sqrt(SAMPLES)
+        mistakes = {"z is not reparameterised, or detached": 0 * expected} if name.endswith("q") else {}
+        try:
+            compare(gradient.mean(0), expected, mistakes, error)
+        except Wrong as wrong:
+            raise Wrong(f"mean gradient of {name}: {wrong.note}") from None
+
+
+# --- Problem 2 --------------------------------------------------------------------------------------------------------
+
+
+def probe(*shape: int) -> dict:
+    """The child's critic f(x) = <w, x> + c |x|^2 / 2 for x: (B, *shape)."""
+    return {"w": draw(*shape, seed=7) / math.prod(shape) ** 0.5, "c": 1.0}
+
+
+def probe_value(critic: dict, x: Tensor) -> Tensor:
+    return oracles.per_example(critic["w"] * x + critic["c"] * x**2 / 2)
+
+
+def check_distance(call: Callable, sizes: tuple[int, int], shape: tuple[int, ...]) -> None:
+    b_p, b_q = sizes
+    p, q, critic = draw(b_p, *shape), 0.5 * draw(b_q, *shape, seed=1), probe(*shape)
+    f_p, f_q = probe_value(critic, p), probe_value(critic, q)
+    mistakes = {
+        "the sign, or p and q are swapped": f_q.mean() - f_p.mean(),
+        "the sum in place of the mean": f_p.sum() - f_q.sum(),
+        "the sum of the means, not the difference": f_p.mean() + f_q.mean(),
+        "only p counts": f_p.mean(),
+        "the absolute value": (f_p.mean() - f_q.mean()).abs(),
+    }
+    if b_p == b_q:
+        mistakes["the mean over the batch is missing"] = f_p - f_q
+    compare(call("vf_wasserstein_distance", [p, q, critic])["value"], f_p.mean() - f_q.mean(), mistakes)
+
+
+def check_distance_gradient(call: Callable, names: list[str]) -> None:
+    """Gradients of p and q, through which the generator is trained, or of the critic's weights."""
+    p, q, critic = draw(6, 5), 0.5 * draw(6, 5, seed=1), probe(5)
+    grad = [0, 1] if "q" in names else []
+    got = call("vf_wasserstein_distance", [p, q, critic], grad=grad, weights=torch.ones(1))["gradients"]
+    by_name = dict(zip(("p", "q", "w"), leaves([p, q, critic["w"]]), strict=True))
+    f_p, f_q = (probe_value(critic | {"w": by_name["w"]}, by_name[name]) for name in ("p", "q"))
+    compare_gradients(got[: len(names)], f_p.mean() - f_q.mean(), [by_name[name] for name in names], names)
+
+
+def penalty(call: Callable, *shape: int) -> tuple[dict, Tensor, Tensor, dict]:
+    """Call lp_reg on 64 pairs; return the reply, the pairs and the critic. Some gradients are below 1, some above."""
+    scale = torch.linspace(0.3, 6, 64).view(-1, *[1] * len(shape)) * (4.5 / math.prod(shape)) ** 0.5
+    x, y, critic = scale * draw(64, *shape), scale * draw(64, *shape, seed=1), probe(*shape)
+    try:
+        reply = call("lp_reg", [x, y, critic], weights=torch.ones(1))
+    except Wrong as wrong:
+        if "does not require grad" in wrong.note or "not have been used in the graph" in wrong.note:
+            raise Wrong(f"the interpolate needs requires_grad_(): {wrong.note}") from None
+        raise
+    return reply, x, y, critic
+
+
+def interpolates(reply: dict, x: Tensor) -> Tensor:
+    """Where lp_reg asked the critic."""
+    if not reply["seen"] or reply["seen"][-1].shape[1:] != x.shape[1:]:
+        raise Wrong(f"the critic is not given interpolates of shape {tuple(x.shape)}")
+    seen = torch.cat([v for v in reply["seen"] if v.shape[1:] == x.shape[1:]])[-len(x) :]
+    if seen.shape != x.shape:
+        raise Wrong(f"the critic is not given {len(x)} interpolates but {len(seen)}")
+    return seen
+
+
+def check_penalty(call: Callable, shape: tuple[int, ...]) -> None:
+    reply, x, _, critic = penalty(call, *shape)
+    gradient = critic["w"] + critic["c"] * interpolates(reply, x)
+    norm, whole = gradient.flatten(1).norm(dim=1), gradient.norm()
+    excess = (norm - 1).clamp(min=0)
+    mistakes = {
+        "two-sided, norms below 1 count": ((norm - 1) ** 2).mean(),
+        "the sum in place of the mean": (excess**2).sum(),
+        "the square is missing": excess.mean(),
+        "the mean is squared, not the excess of each example": excess.mean() ** 2,
+        "not averaged over the batch": excess**2,
+        "one norm for the whole batch": (whole - 1).clamp(min=0) ** 2,
+        "the square root of the norm is missing": (norm**2 - 1).clamp(min=0).square().mean(),
+        "norms below 1 count, norms above do not": ((1 - norm).clamp(min=0) ** 2).mean(),
+        "1 is not subtracted": (norm**2).mean(),
+        "the 1-norm": (gradient.flatten(1).abs().sum(1) - 1).clamp(min=0).square().mean(),
+        "the gradient of the critic's mean, 1/B of each example's": ((norm / 64 - 1).clamp(min=0) ** 2).mean(),
+        "two-sided, of the gradient of the critic's mean": ((norm / 64 - 1) ** 2).mean(),
+    }
+    for axis in range(gradient.dim()):
+        name = "the last axis" if axis == gradient.dim() - 1 else f"axis {axis}"
+        short = gradient.norm(dim=axis) - 1
+        mistakes[f"the norm is taken over {name} only"] = short.clamp(min=0).square().mean()
+        mistakes[f"two-sided, the norm is taken over {name} only"] = short.square().mean()
+    compare(reply["value"], (excess**2).mean(), mistakes)
+
+
+def check_coefficients(call: Callable) -> None:
+    """x_hat = alpha x + (1 - alpha) y with alpha in [0, 1], the same within an example, another for each."""
+    reply, x, y, _ = penalty(call, 3, 4, 4)
+    x_hat, (x, y) = interpolates(reply, x).flatten(1), (v.flatten(1) for v in (x, y))
+    alpha = ((x_hat - y) * (x - y)).sum(1) / (x - y).square().sum(1)
+    if not close(x_hat, alpha[:, None] * x + (1 - alpha[:, None]) * y):
+        each = ((x_hat - y) / (x - y))[(x - y).abs() > 0.01]
+        if each.min() < -0.01 or each.max() > 1.01:
+            raise Wrong(f"expected coefficients in [0, 1], got {each.min():.3g} to {each.max():.3g}")
+        raise Wrong("more than one coefficient within an example: expected 1 for each image, got one per pixel or row")
+    low, high = alpha.min().item(), alpha.max().item()
+    if high - low < 1e-3:
+        raise Wrong(f"one coefficient for the whole batch: expected 64 different, got {low:.3g} for all")
+    if not (-0.001 < low < 0.2 and 0.8 < high < 1.001):
+        raise Wrong(f"coefficients not uniform: expected 0 to 1, got {low:.3g} to {high:.3g}")
+
+
+def check_penalty_gradient(call: Callable) -> None:
+    reply, x, _, critic = penalty(call, 5)
+    x_hat, (w,) = interpolates(reply, x), leaves([critic["w"]])
+    if reply["gradients"][0] is None:
+        raise Wrong("no gradient reaches the critic: create_graph=True is missing, or a detach() too many")
+    compare_gradients(reply["gradients"], oracles.lp_penalty(w + critic["c"] * x_hat), [w], ["the critic's weights"])
+
+
+def images(b: int, seed: int = 0) -> Tensor:
+    return draw(b, 3, 32, 32, seed=seed)
+
+
+def check_shape(call: Callable, name: str, init: list, x: Tensor, shape: tuple[int, ...]) -> None:
+    tensor(call(name, [x], init=init)["value"], shape)
+
+
+def check_parameters(call: Callable, name: str, init: list, x: Tensor) -> None:
+    parts = {"Generator": oracles.generator_parameters, "Critic": oracles.critic_parameters}[name](*init)
+    got, expected = call(name, [x], init=init)["parameters"][0], sum(parts.values())
+    mistakes = {
+        "no biases": expected - parts["biases"],
+        "no batch normalisation": expected - parts.get("norms", 0),
+        "a bias only where no batch normalisation follows": parts["weights"] + parts.get("norms", 0) + 3,
+    }
+    if got != expected:
+        names = [mistake for mistake, count in mistakes.items() if count == got]
+        raise Wrong(": ".join([*names[:1], f"expected {expected} parameters, got {got}"]))
+
+
+def check_range(call: Callable) -> None:
+    got = tensor(call("Generator", [draw(6, 10, low=-4, high=4)], init=[10, 8])["value"])
+    low, high = got.min().item(), got.max().item()
+    if not (low >= -1 and high <= 1):  # so that nan is wrong
+        raise Wrong(f"no tanh at the end: expected values in [-1, 1], got {low:.3g} to {high:.3g}")
+    if low >= 0:
+        raise Wrong(f"a sigmoid, or ReLU, in place of tanh: expected values from -1 to 1, got {low:.3g} to {high:.3g}")
+    if close(got[0], got[1]):
+        raise Wrong("the images do not depend on z")
+
+
+def check_independence(call: Callable) -> None:
+    alone, among = (tensor(call("Critic", [x], init=[8])["value"]) for x in (images(8)[:2], images(8)))
+    if among.dim() == 0:
+        raise Wrong("one number for the whole batch: expected shape (8,), got ()")
+    if not close(alone, among[:2]):
+        raise Wrong(f"depends on the rest of the batch, by batch normalisation?: {numbers(among[:2], alone)}")
+
+
+# --- Problem 3 --------------------------------------------------------------------------------------------------------
+
+DIM, PRED_DIM = 16, 8
+PREDICTOR = oracles.predictor_parameters(DIM, PRED_DIM)
+
+
+def siamese(call: Callable, stop_gradient: bool = True, mode: str | None = None, **request) -> tuple[list, dict]:
+    """p1, p2, z1, z2 of two batches of 8 images, and the whole reply."""
+    init = ["resnet18", DIM, PRED_DIM, stop_gradient, mode]
+    views = request.pop("views", [images(8), images(8, seed=1)])
+    reply = call("SimSiam", views, init=init, **request)
+    outputs = reply["value"]
+    if not isinstance(outputs, list) or len(outputs) != 4:
+        raise Wrong(f"expected p1, p2, z1, z2, got {len(outputs) if isinstance(outputs, list) else 'one'} output(s)")
+    return [tensor(output, (8, DIM)) for output in outputs], reply
+
+
+def check_outputs(call: Callable) -> None:
+    p1, p2, z1, z2 = siamese(call)[0]
+    # z is, by the projector's last layer
+    normalised = tuple(close(x.mean(0), torch.zeros(DIM), 0.01) for x in (p1, p2, z1, z2))
+    mistakes = {
+        (True, True, False, False): "expected p1, p2, z1, z2, got z1, z2, p1, p2",
+        (False, True, False, True): "expected p1, p2, z1, z2, got p1, z1, p2, z2",
+        (True, True, True, True): "p is z: the predictor is not used",
+        (False, False, False, False): "z is not normalised: expected a mean of 0 over the batch",
+    }
+    if normalised != (False, False, True, True):
+        raise Wrong(mistakes.get(normalised, "p1 and p2, or z1 and z2, are not made alike"))
+    swapped = siamese(call, views=[images(8, seed=1), images(8)])[0]
+    for got, expected, name in zip(swapped, (p2, p1, z2, z1), ("p1", "p2", "z1", "z2"), strict=True):
+        if not close(got, expected, 0.05):
+            raise Wrong(f"{name} is not that of its view: with x1 and x2 swapped, {numbers(got, expected)}")
+
+
+def check_encoder_gradient(reply: dict) -> None:
+    if reply["gradients"][0] is None or not reply["gradients"][0].any():
+        raise Wrong("no gradient of p1 reaches the encoder: p is made from a detached z")
+
+
+def check_detaching(call: Callable) -> None:
+    weights = draw(8, DIM, seed=5)
+    _, reply = siamese(call, grad=[0], weights=weights)
+    p1, p2, z1, z2 = reply["requires_grad"]
+    if not (p1 or p2) and z1 and z2:
+        raise Wrong("p is detached instead of z")
+    if z1 or z2:
+        raise Wrong("z is not detached, although stop_gradient=True")
+    if not (p1 and p2):
+        raise Wrong("p is detached, too" if not (p1 or p2) else "one of p1 and p2 is detached")
+    check_encoder_gradient(reply)
+    _, reply = siamese(call, stop_gradient=False, grad=[0], weights=weights, output=2)
+    if not all(reply["requires_grad"]) or reply["gradients"][0] is None:
+        raise Wrong("z is detached, although stop_gradient=False")
+
+
+def check_no_predictor(call: Callable) -> None:
+    (p1, p2, z1, z2), reply = siamese(call, mode="no_pred_mlp", grad=[0], weights=draw(8, DIM, seed=5))
+    for p, z in ((p1, z1), (p2, z2)):
+        if not close(p, z):
+            raise Wrong(f"p is not z in MLP_mode 'no_pred_mlp': {numbers(p, z)}")
+    if any(reply["requires_grad"][2:]):
+        raise Wrong("z is not detached in MLP_mode 'no_pred_mlp'")
+    check_encoder_gradient(reply)
+
+
+def check_fixed_predictor(call: Callable) -> None:
+    (p1, *_), reply = siamese(call, mode="fixed_random_init", grad=[0], weights=draw(8, DIM, seed=5))
+    trained = siamese(call)[1]["parameters"][1] - reply["parameters"][1]
+    if trained != PREDICTOR:
+        text = "the predictor is not frozen" if trained == 0 else "not just the predictor is frozen"
+        raise Wrong(f"{text}: expected {PREDICTOR} frozen parameters in MLP_mode 'fixed_random_init', got {trained}")
+    if close(p1, reply["value"][2]):
+        raise Wrong("p is z in MLP_mode 'fixed_random_init': the predictor is not used")
+    check_encoder_gradient(reply)
+
+
+def loss_inputs(b: int, d: int) -> list[Tensor]:
+    """p1, p2, z1, z2 of which each pair has a similarity of its own."""
+    return [draw(b, d, seed=seed) + 0.2 * seed for seed in range(4)]
+
+
+def loss(call: Callable, inputs: list[Tensor], **request) -> dict:
+    init = ["resnet18", DIM, PRED_DIM, False, None]
+    return call("SimSiam", inputs, init=init, method="loss", **request)
+
+
+def check_loss(call: Callable, sizes: list[tuple[int, int]]) -> None:
+    for b, d in sizes:
+        p1, p2, z1, z2 = inputs = loss_inputs(b, d)
+        right, cosine = oracles.simsiam_loss(*inputs), F.cosine_similarity
+        mistakes = {
+            "the sign": -right,
+            "not halved": 2 * right,
+            "halved twice": right / 2,
+            "the sum over the batch, not the mean": b * right,
+            "p1 with z1, p2 with z2": oracles.simsiam_loss(p1, p2, z2, z1),
+            "p1 with p2": -cosine(p1, p2).mean(),
+            "only one of the two terms": -cosine(p1, z2).mean(),
+            "only one of the two terms, halved": -cosine(p1, z2).mean() / 2,
+            "1 + the loss": 1 + right,
+            "the similarity along the batch": -(cosine(p1, z2, 0).mean() + cosine(p2, z1, 0).mean()) / 2,
+            "not normalised": -((p1 * z2).sum(1).mean() + (p2 * z1).sum(1).mean()) / 2,
+            "not averaged over the batch": -(cosine(p1, z2) + cosine(p2, z1)) / 2,
+        }
+        compare(loss(call, inputs)["value"], right, mistakes)
+
+
+def check_loss_gradient(call: Callable, names: list[str]) -> None:
+    """Of p, always; of z, without stop-gradient."""
+    inputs = loss_inputs(8, DIM)
+    grad = [("p1", "p2", "z1", "z2").index(name) for name in names]
+    got = loss(call, inputs, grad=grad, weights=torch.ones(1))["gradients"]
+    inputs = leaves(inputs)
+    compare_gradients(got, oracles.simsiam_loss(*inputs), [inputs[i] for i in grad], names)
+
+
+def check_cosine(call: Callable, cases: list[tuple[list, tuple[int, ...]]]) -> None:
+    """cases: arguments of CosineSimilarity and shape of its inputs."""
+    for init, shape in cases:
+        x, y, dim = draw(*shape), draw(*shape, seed=1) + 0.3, init[0] if init else 1
+        right, products = F.cosine_similarity(x, y, dim), (x * y).sum(dim)
+        mistakes = {f"along axis {axis}, not {dim}": F.cosine_similarity(x, y, axis) for axis in range(len(shape))}
+        mistakes |= {
+            "not divided by the norms": products,
+            "the sign": -right,
+            "1 - cosine": 1 - right,
+            "averaged over the batch": right.mean(),
+            "divided by the squares of the norms": products / (x.square().sum(dim) * y.square().sum(dim)),
+            "divided by one norm only": products / x.norm(dim=dim),
+            "the mean over the axis, not the sum": right / x.shape[dim],
+        }
+        compare(call("CosineSimilarity", [x, y], init=init)["value"], right, mistakes)
+
+
+def check_zero_vectors(call: Callable) -> None:
+    got = call("CosineSimilarity", [torch.zeros(3, 5), draw(3, 5)], init=[])["value"]
+    if isinstance(got, Tensor) and not got.isfinite().all():
+        raise Wrong("not finite for a zero vector: eps is not used; expected 0, got nan")
+    compare(got, torch.zeros(3), {})
+
+
+def check_cosine_gradient(call: Callable) -> None:
+    x, y, weights = draw(8, 5), draw(8, 5, seed=1), draw(8, seed=9, low=0.5, high=2.0)
+    got = call("CosineSimilarity", [x, y], init=[], grad=[0, 1], weights=weights)["gradients"]
+    x, y = leaves([x, y])
+    compare_gradients(got, (F.cosine_similarity(x, y) * weights).sum(), [x, y], ["x", "y"])
+
+
+# --- All --------------------------------------------------------------------------------------------------------------
+
+
+def formula_checks(name: str) -> dict[str, Callable]:
+    return {
+        "values": partial(check_formula, name=name, sizes=[(8, 5)]),
+        "other sizes": partial(check_formula, name=name, sizes=[(3, 784), (6, 1), (17, 2)]),
+        "one example": partial(check_formula, name=name, sizes=[(1, 9)]),
+        "gradient": partial(check_formula_gradient, name=name),
+    }
+
+
+CHECKS = {name: formula_checks(name) for name in FORMULAS} | {
+    "log_mean_exp": formula_checks("log_mean_exp") | {"no overflow": check_stability},
+    MC: {
+        "unbiased with one sample": partial(check_mc, num_samples=1),
+        "noise falls with the samples": check_mc_noise,
+        "unbiased with many samples": partial(check_mc, num_samples=SAMPLES),
+        "unbiased gradient": check_mc_gradient,
+    },
+    "vf_wasserstein_distance": {
+        "values": partial(check_distance, sizes=(6, 6), shape=(5,)),
+        "batches of two sizes, images": partial(check_distance, sizes=(4, 9), shape=(3, 4, 4)),
+        "gradient of the critic": partial(check_distance_gradient, names=["w"]),
+        "gradient of the samples": partial(check_distance_gradient, names=["p", "q"]),
+    },
+    "lp_reg": {
+        "(B, F)": partial(check_penalty, shape=(5,)),
+        "(B, C, H, W)": partial(check_penalty, shape=(3, 4, 4)),
+        "coefficients": check_coefficients,
+        "gradient of the critic": check_penalty_gradient,
+    },
+    "Generator": {
+        "shape": partial(check_shape, name="Generator", init=[10, 8], x=draw(6, 10), shape=(6, 3, 32, 32)),
+        "defaults": partial(check_shape, name="Generator", init=[], x=draw(2, 100), shape=(2, 3, 32, 32)),
+        "range": check_range,
+        "parameters": partial(check_parameters, name="Generator", init=[10, 8], x=draw(6, 10)),
+    },
+    "Critic": {
+        "shape": partial(check_shape, name="Critic", init=[8], x=images(6), shape=(6,)),
+        "defaults": partial(check_shape, name="Critic", init=[], x=images(2), shape=(2,)),
+        "independent of the batch": check_independence,
+        "parameters": partial(check_parameters, name="Critic", init=[8], x=images(6)),
+    },
+    "SimSiam": {
+        "outputs": check_outputs,
+        "stop-gradient": check_detaching,
+        "no_pred_mlp": check_no_predictor,
+        "fixed_random_init": check_fixed_predictor,
+    },
+    "SimSiam.loss": {
+        "values": partial(check_loss, sizes=[(8, DIM)]),
+        "other sizes": partial(check_loss, sizes=[(5, 7), (32, 3)]),
+        "gradient of p": partial(check_loss_gradient, names=["p1", "p2"]),
+        "gradient of z": partial(check_loss_gradient, names=["z1", "z2"]),
+    },
+    "CosineSimilarity": {
+        "values": partial(check_cosine, cases=[([], (8, 5)), ([1], (3, 40))]),
+        "other axes": partial(check_cosine, cases=[([0], (8, 5)), ([-1], (2, 3, 5)), ([1], (2, 3, 5))]),
+        "zero vectors": check_zero_vectors,
+        "gradient": check_cosine_gradient,
+    },
+}

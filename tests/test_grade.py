@@ -1,0 +1,633 @@
+"""The grader: known mistakes cost their points and are named, accidents stay with their item, all files are found."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import grade
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+Q1 = """
+import math
+import torch
+import numpy as np
+from torch.utils.data import dataset
+
+LOG_2PI = math.log(2 * math.pi)
+device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+def log_likelihood_bernoulli(mu, target):
+    batch_size = mu.size(0)
+    mu, target = mu.view(batch_size, -1), target.view(batch_size, -1)
+    return torch.sum(target * torch.log(mu) + (1 - target) * torch.log(1 - mu), dim=1)
+
+def log_likelihood_normal(mu, logvar, z):
+    batch_size = mu.size(0)
+    mu, logvar, z = mu.view(batch_size, -1), logvar.view(batch_size, -1), z.view(batch_size, -1)
+    var = torch.exp(logvar)
+    return torch.sum(-0.5 * (LOG_2PI + logvar + (z - mu) ** 2 / var), dim=1)
+
+def log_mean_exp(y):
+    a = y.max(dim=1, keepdim=True)[0]
+    return torch.log(torch.exp(y - a).mean(dim=1)) + a.squeeze(1)
+
+def kl_gaussian_gaussian_analytic(mu_q, logvar_q, mu_p, logvar_p):
+    batch_size = mu_q.size(0)
+    mu_q, logvar_q = mu_q.view(batch_size, -1), logvar_q.view(batch_size, -1)
+    mu_p, logvar_p = mu_p.view(batch_size, -1), logvar_p.view(batch_size, -1)
+    ratio = (torch.exp(logvar_q) + (mu_q - mu_p) ** 2) / torch.exp(logvar_p)
+    return 0.5 * torch.sum(logvar_p - logvar_q + ratio - 1, dim=1)
+
+def kl_gaussian_gaussian_mc(mu_q, logvar_q, mu_p, logvar_p, num_samples=1):
+    batch_size = mu_q.size(0)
+    input_size = np.prod(mu_q.size()[1:])
+    mu_q, logvar_q, mu_p, logvar_p = [
+        x.view(batch_size, -1).unsqueeze(1).expand(batch_size, num_samples, input_size)
+        for x in (mu_q, logvar_q, mu_p, logvar_p)
+    ]
+    z = mu_q + torch.exp(0.5 * logvar_q) * torch.randn_like(mu_q)
+    log_q = -0.5 * (logvar_q + (z - mu_q) ** 2 / torch.exp(logvar_q))
+    log_p = -0.5 * (logvar_p + (z - mu_p) ** 2 / torch.exp(logvar_p))
+    return (log_q - log_p).sum(2).mean(1)
+
+train_loader = exit("a download that must not run")
+raise SystemExit("training that must not run")
+"""
+
+Q2_MODEL = """
+import torch
+from torch import nn
+
+class Generator(nn.Module):
+    def __init__(self, z_dim=100, h_dim=64):
+        super().__init__()
+        self.x = nn.Sequential(
+            nn.ConvTranspose2d(z_dim, h_dim * 4, 4, 1, 0), nn.BatchNorm2d(h_dim * 4), nn.ReLU(inplace=True),
+            nn.ConvTranspose2d(h_dim * 4, h_dim * 2, 4, 2, 1), nn.BatchNorm2d(h_dim * 2), nn.ReLU(inplace=True),
+            nn.ConvTranspose2d(h_dim * 2, h_dim, 4, 2, 1), nn.BatchNorm2d(h_dim), nn.ReLU(inplace=True),
+            nn.ConvTranspose2d(h_dim, 3, 4, 2, 1), nn.Tanh())
+
+    def forward(self, z):
+        return self.x(z.view(z.shape[0], -1, 1, 1))
+
+class Critic(nn.Module):
+    def __init__(self, h_dim=64):
+        super().__init__()
+        self.x = nn.Sequential(
+            nn.Conv2d(3, h_dim, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(h_dim, h_dim * 2, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(h_dim * 2, h_dim * 4, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(h_dim * 4, 1, 4, 1, 0))
+
+    def forward(self, x):
+        return self.x(x).squeeze()
+"""
+
+Q2 = """
+import torch
+from torch import autograd
+from q2_model import Critic, Generator
+
+def vf_wasserstein_distance(p, q, critic):
+    return critic(p).mean() - critic(q).mean()
+
+def lp_reg(x, y, critic):
+    alpha = torch.rand(x.size(0), *[1] * (x.dim() - 1), device=x.device)
+    x_hat = (alpha * x + (1 - alpha) * y).requires_grad_(True)
+    f = critic(x_hat)
+    grad = autograd.grad(f, x_hat, grad_outputs=torch.ones_like(f), create_graph=True)[0]
+    norm = grad.flatten(1).norm(2, dim=1)
+    return torch.mean(torch.clamp(norm - 1, min=0) ** 2)
+
+if __name__ == "__main__":
+    critic = Critic().cuda()
+"""
+
+Q3 = """
+import torch
+from torch import nn
+
+class SimSiam(nn.Module):
+    def __init__(self, base_encoder, dim=2048, pred_dim=512, stop_gradient=True, MLP_mode=None):
+        super().__init__()
+        self.stop_gradient, self.MLP_mode = stop_gradient, MLP_mode
+        self.encoder = base_encoder(num_classes=dim, zero_init_residual=True)
+        prev_dim = self.encoder.fc.weight.shape[1]
+        self.encoder.fc = nn.Sequential(
+            nn.Linear(prev_dim, prev_dim, bias=False), nn.BatchNorm1d(prev_dim), nn.ReLU(inplace=True),
+            nn.Linear(prev_dim, prev_dim, bias=False), nn.BatchNorm1d(prev_dim), nn.ReLU(inplace=True),
+            self.encoder.fc, nn.BatchNorm1d(dim, affine=False))
+        self.encoder.fc[6].bias.requires_grad = False
+        self.predictor = nn.Sequential(
+            nn.Linear(dim, pred_dim, bias=False), nn.BatchNorm1d(pred_dim), nn.ReLU(inplace=True),
+            nn.Linear(pred_dim, dim))
+        if self.MLP_mode == "fixed_random_init":
+            for param in self.predictor.parameters():
+                param.requires_grad = False
+            self.predictor[0].weight.data.normal_(mean=0.0, std=0.01)
+            self.predictor[3].weight.data.normal_(mean=0.0, std=0.01)
+            self.predictor[3].bias.data.zero_()
+        elif self.MLP_mode == "no_pred_mlp":
+            self.predictor = nn.Identity()
+
+    def forward(self, x1, x2):
+        z1 = self.encoder(x1)
+        z2 = self.encoder(x2)
+        p1, p2 = self.predictor(z1), self.predictor(z2)
+        if self.stop_gradient:
+            z1, z2 = z1.detach(), z2.detach()
+        return p1, p2, z1, z2
+
+    def loss(self, p1, p2, z1, z2, similarity_function="CosineSimilarity"):
+        criterion = CosineSimilarity(dim=1)
+        return -(criterion(p1, z2).mean() + criterion(p2, z1).mean()) * 0.5
+
+class CosineSimilarity(nn.Module):
+    def __init__(self, dim=1, eps=1e-8):
+        super().__init__()
+        self.dim = dim
+        self.eps = eps
+
+    def forward(self, x1, x2):
+        norms = torch.norm(x1, dim=self.dim) * torch.norm(x2, dim=self.dim)
+        return torch.sum(x1 * x2, dim=self.dim) / torch.clamp(norms, min=self.eps)
+"""
+
+LAYOUT = {"q1_solution.py": Q1, "q2_model.py": Q2_MODEL, "q2_solution.py": Q2, "q3_solution.py": Q3}
+SOURCE = Q1 + Q2_MODEL + Q2 + Q3
+
+BERNOULLI, NORMAL, LME = "log_likelihood_bernoulli", "log_likelihood_normal", "log_mean_exp"
+KL, MC, VF, LP = "kl_gaussian_gaussian_analytic", "kl_gaussian_gaussian_mc", "vf_wasserstein_distance", "lp_reg"
+GENERATOR, CRITIC, SIMSIAM, LOSS, COSINE = "Generator", "Critic", "SimSiam", "SimSiam.loss", "CosineSimilarity"
+
+B_SUM = "torch.sum(target * torch.log(mu) + (1 - target) * torch.log(1 - mu), dim=1)"
+N_SUM = "torch.sum(-0.5 * (LOG_2PI + logvar + (z - mu) ** 2 / var), dim=1)"
+KL_SUM = "0.5 * torch.sum(logvar_p - logvar_q + ratio - 1, dim=1)"
+RATIO = "ratio = (torch.exp(logvar_q) + (mu_q - mu_p) ** 2) / torch.exp(logvar_p)"
+Z = "z = mu_q + torch.exp(0.5 * logvar_q) * torch.randn_like(mu_q)"
+MC_MEAN = "(log_q - log_p).sum(2).mean(1)"
+LOG_MEAN = "torch.log(torch.exp(y - a).mean(dim=1)) + a.squeeze(1)"
+ALPHA = "alpha = torch.rand(x.size(0), *[1] * (x.dim() - 1), device=x.device)"
+PENALTY = "torch.mean(torch.clamp(norm - 1, min=0) ** 2)"
+LOSS_LINE = "-(criterion(p1, z2).mean() + criterion(p2, z1).mean()) * 0.5"
+
+MISTAKES = [  # old text, new text, item, points lost, words of the hint
+    (B_SUM, B_SUM.replace(", dim=1", ""), BERNOULLI, 1, "one number for the whole batch, its sum: expected shape (8,)"),
+    (B_SUM, B_SUM + ".mean()", BERNOULLI, 1, "one number for the whole batch, its mean: expected shape (8,), got ()"),
+    (B_SUM, B_SUM.replace("dim=1", "dim=0"), BERNOULLI, 1, "summed over the batch, not the features"),
+    (
+        B_SUM,
+        B_SUM.replace("torch.sum", "torch.mean"),
+        BERNOULLI,
+        1,
+        "the mean over the features, not the sum: expected",
+    ),
+    (B_SUM, "-" + B_SUM, BERNOULLI, 1, "the sign: expected"),
+    (B_SUM, B_SUM.replace("dim=1", "dim=1, keepdim=True"), BERNOULLI, 0.375, "expected shape (8,), got (8, 1)"),
+    (B_SUM, B_SUM + ".squeeze()", BERNOULLI, 0.25, "expected shape (1,), got ()"),
+    (B_SUM, B_SUM.replace("torch.log(mu)", "torch.log(mu).detach()"), BERNOULLI, 0.25, "gradient of mu: expected"),
+    (B_SUM, B_SUM + ".detach()", BERNOULLI, 0.25, "no gradient reaches mu"),
+    (B_SUM, "torch.sum(target * torch.log(mu), dim=1)", BERNOULLI, 1, "(1 - target) log(1 - mu) is missing"),
+    (B_SUM, B_SUM.replace("target", "(1 - target)"), BERNOULLI, 1, "target and 1 - target are swapped"),
+    (B_SUM, "None", BERNOULLI, 1, "returns nothing"),
+    (B_SUM, B_SUM + ".tolist()", BERNOULLI, 1, "returns no tensor"),
+    (B_SUM, "torch.sum(unknown)", BERNOULLI, 1, "line 13: NameError: name 'unknown' is not defined"),
+    (
+        "var = torch.exp(logvar)",
+        "logvar = 2 * logvar; var = torch.exp(logvar)",
+        NORMAL,
+        1,
+        "variance is taken for the st",
+    ),
+    (
+        "var = torch.exp(logvar)",
+        "logvar = logvar / 2; var = torch.exp(logvar)",
+        NORMAL,
+        1,
+        "deviation is taken for the var",
+    ),
+    (N_SUM, N_SUM.replace("LOG_2PI + ", ""), NORMAL, 0.75, "log(2 pi) is missing: expected"),
+    (N_SUM, N_SUM.replace(" + logvar", ""), NORMAL, 1, "logvar, the log determinant, is missing"),
+    (N_SUM, N_SUM.replace("torch.sum", "torch.mean"), NORMAL, 1, "the mean over the features"),
+    (LOG_MEAN, LOG_MEAN.replace(".mean(", ".sum("), LME, 0.8, "log K is missing"),
+    (LOG_MEAN, "torch.log(torch.exp(y).mean(dim=1))", LME, 0.2, "not finite for entries near -500"),
+    (LOG_MEAN, LOG_MEAN.replace(" + a.squeeze(1)", ""), LME, 1, "the maximum is not added again"),
+    (LOG_MEAN, "torch.logsumexp(y, 0) - math.log(y.shape[0])", LME, 1, "over the batch, not the samples"),
+    (LOG_MEAN, LOG_MEAN.replace("a.squeeze(1)", "a"), LME, 0.9, "expected shape (8,), got (8, 8)"),
+    (LOG_MEAN, "y.mean(dim=1)", LME, 1, "the mean of y, without log and exp"),
+    (
+        f"def {KL}(mu_q, logvar_q, mu_p, logvar_p)",
+        f"def {KL}(mu_p, logvar_p, mu_q, logvar_q)",
+        KL,
+        1,
+        "q and p are swapped",
+    ),
+    (
+        RATIO,
+        "logvar_q, logvar_p = 2 * logvar_q, 2 * logvar_p; " + RATIO,
+        KL,
+        1,
+        "the variance is taken for the standard",
+    ),
+    (KL_SUM, KL_SUM.replace("0.5 * ", ""), KL, 1, "the factor 1/2 is missing"),
+    (KL_SUM, KL_SUM.replace(" - 1", ""), KL, 0.75, "-1 for each dimension is missing"),
+    (KL_SUM, KL_SUM.replace("dim=1", "dim=0"), KL, 1, "summed over the batch, not the features"),
+    (KL_SUM, KL_SUM + ".mean()", KL, 1, "one number for the whole batch, its mean: expected shape (8,), got ()"),
+    (KL_SUM, KL_SUM.replace("torch.sum", "torch.mean"), KL, 1, "the mean over the features"),
+    (MC_MEAN, "(log_p - log_q).sum(2).mean(1)", MC, 0.75, "the sign"),
+    (MC_MEAN, MC_MEAN + ".mean()", MC, 1, "one number for the whole batch"),
+    (MC_MEAN, "(log_q - log_p).sum(2).sum(1)", MC, 0.5, "5 times that with 25, got 0.2"),
+    (MC_MEAN, "(log_q - log_p).mean(2).mean(1)", MC, 0.75, "the mean over the features"),
+    (MC_MEAN, "(log_q - log_p).sum(2).mean(1, keepdim=True)", MC, 0.25, "expected shape (4,), got (4, 1)"),
+    (Z, Z.replace("0.5 * ", ""), MC, 0.75, "the noise of z is scaled by the variance"),
+    (Z, Z.replace("_q", "_p"), MC, 0.75, "z is drawn from p"),
+    (Z, Z.replace("torch.randn_like(mu_q)", "torch.zeros_like(mu_q)"), MC, 1, "z has no noise: expected"),
+    (Z, Z.replace("torch.randn_like(mu_q)", "torch.rand_like(mu_q)"), MC, 0.75, "uniform noise in place of normal"),
+    (Z, f"with torch.no_grad(): {Z}", MC, 0.25, "mean gradient of mu_q: z is not reparameterised"),
+    (
+        MC_MEAN,
+        "kl_gaussian_gaussian_analytic(mu_q[:, 0], logvar_q[:, 0], mu_p[:, 0], logvar_p[:, 0])",
+        MC,
+        0.25,
+        "no noise",
+    ),
+    (MC_MEAN, "(log_q - log_p).sum(2)[:, 0]", MC, 0.5, "num_samples makes no difference"),
+    ("critic(p).mean() - critic(q).mean()", "critic(q).mean() - critic(p).mean()", VF, 1, "p and q are swapped"),
+    ("critic(p).mean() - critic(q).mean()", "critic(p).sum() - critic(q).sum()", VF, 1, "the sum in place of the mean"),
+    ("critic(p).mean() - critic(q).mean()", "critic(p) - critic(q)", VF, 1, "the mean over the batch is missing"),
+    (
+        "critic(p).mean() - critic(q).mean()",
+        "critic(p).mean() - critic(q.detach()).mean()",
+        VF,
+        0.25,
+        "no gradient reaches q",
+    ),
+    (ALPHA, "alpha = torch.rand_like(x)", LP, 0.25, "more than one coefficient within an example"),
+    (
+        ALPHA,
+        "alpha = torch.rand(x.size(0), *x.shape[1:-1], 1)",
+        LP,
+        0.25,
+        "more than one coefficient within an example",
+    ),
+    (ALPHA, "alpha = torch.rand(1)", LP, 0.25, "one coefficient for the whole batch: expected 64 different, got 0."),
+    (ALPHA, ALPHA.replace("rand(", "randn("), LP, 0.25, "coefficients not uniform: expected 0 to 1, got -"),
+    (
+        "norm = grad.flatten(1).norm(2, dim=1)",
+        "norm = grad.norm(2, dim=-1)",
+        LP,
+        0.25,
+        "the norm is taken over the last axis only",
+    ),
+    (
+        "norm = grad.flatten(1).norm(2, dim=1)",
+        "norm = grad.norm(2, dim=1)",
+        LP,
+        0.25,
+        "the norm is taken over axis 1 only",
+    ),
+    ("norm = grad.flatten(1).norm(2, dim=1)", "norm = grad.norm()", LP, 0.75, "one norm for the whole batch"),
+    (PENALTY, "torch.mean((norm - 1) ** 2)", LP, 0.75, "two-sided, norms below 1 count"),
+    (PENALTY, PENALTY.replace("mean", "sum"), LP, 0.75, "the sum in place of the mean"),
+    (PENALTY, PENALTY.replace(" ** 2", ""), LP, 0.75, "the square is missing"),
+    (", create_graph=True", "", LP, 0.25, "create_graph=True is missing"),
+    (".requires_grad_(True)", "", LP, 1, "the interpolate needs requires_grad_()"),
+    ("def lp_reg(x, y, critic)", "def lp_reg(x, y, critic, device='cuda')", LP, 0, ""),
+    ("nn.Tanh()", "nn.Sigmoid()", GENERATOR, 0.25, "a sigmoid, or ReLU, in place of tanh"),
+    (", nn.Tanh())", ")", GENERATOR, 0.25, "no tanh at the end"),
+    ("-1, 1, 1))", "-1, 1, 1)) * math.nan", GENERATOR, 0.25, "got nan to nan"),
+    ("h_dim * 2, h_dim, 4, 2, 1)", "h_dim * 2, h_dim, 4, 2, 1, bias=False)", GENERATOR, 0.25, "parameters, got"),
+    ("h_dim, 3, 4, 2, 1)", "h_dim, 3, 3, 1, 1)", GENERATOR, 0.75, "expected shape (6, 3, 32, 32), got (6, 3, 16, 16)"),
+    ("return self.x(x).squeeze()", "return self.x(x).view(-1, 1)", CRITIC, 0.25, "expected shape (6,), got (6, 1)"),
+    ("return self.x(x).squeeze()", "return self.x(x).mean()", CRITIC, 0.75, "expected shape (6,), got ()"),
+    (
+        "nn.Conv2d(h_dim, h_dim * 2, 4, 2, 1),",
+        "nn.Conv2d(h_dim, h_dim * 2, 4, 2, 1), nn.BatchNorm2d(h_dim * 2),",
+        CRITIC,
+        0.5,
+        "depends on the rest of the batch",
+    ),
+    (
+        "z1, z2 = z1.detach(), z2.detach()",
+        "p1, p2 = p1.detach(), p2.detach()",
+        SIMSIAM,
+        0.75,
+        "p is detached instead of z",
+    ),
+    ("z1, z2 = z1.detach(), z2.detach()", "pass", SIMSIAM, 0.5, "z is not detached, although stop_gradient=True"),
+    ("if self.stop_gradient:", "if True:", SIMSIAM, 0.25, "z is detached, although stop_gradient=False"),
+    (
+        "= self.predictor(z1), self.predictor(z2)",
+        "= self.predictor(z1.detach()), self.predictor(z2.detach())",
+        SIMSIAM,
+        0.75,
+        "no gradient of p1 reaches the encoder",
+    ),
+    ("z2 = self.encoder(x2)", "z2 = self.encoder(x1)", SIMSIAM, 0.25, "p1 is not that of its view"),
+    ("return p1, p2, z1, z2", "return z1, z2, p1, p2", SIMSIAM, 1, "got z1, z2, p1, p2"),
+    ("param.requires_grad = False", "pass", SIMSIAM, 0.25, "the predictor is not frozen: expected 288 frozen"),
+    ("self.predictor = nn.Identity()", "pass", SIMSIAM, 0.25, "p is not z in MLP_mode 'no_pred_mlp': expected"),
+    (LOSS_LINE, LOSS_LINE[1:], LOSS, 1, "the sign: expected"),
+    (LOSS_LINE, LOSS_LINE.replace(" * 0.5", ""), LOSS, 1, "not halved"),
+    (LOSS_LINE, LOSS_LINE.replace("mean", "sum"), LOSS, 1, "the sum over the batch, not the mean"),
+    (LOSS_LINE, "-(criterion(p1, z1).mean() + criterion(p2, z2).mean()) * 0.5", LOSS, 1, "p1 with z1, p2 with z2"),
+    (LOSS_LINE, "-criterion(p1, z2).mean()", LOSS, 1, "only one of the two terms"),
+    (LOSS_LINE, "1 " + LOSS_LINE, LOSS, 0.5, "1 + the loss"),
+    (LOSS_LINE, LOSS_LINE.replace("z2", "z2.detach()"), LOSS, 0.25, "no gradient reaches z2"),
+    (
+        "criterion = CosineSimilarity(dim=1)",
+        "criterion = CosineSimilarity(dim=0)",
+        LOSS,
+        1,
+        "the similarity along the batch",
+    ),
+    (
+        "class CosineSimilarity(nn.Module):",
+        "class CosineSimilarity:\n    def __call__(self, *x):\n        return self.forward(*x)\n",
+        COSINE,
+        0,
+        "",
+    ),
+    ("self.dim = dim", "self.dim = 0", COSINE, 1, "along axis 0, not 1"),
+    ("self.dim = dim", "self.dim = 1", COSINE, 0.25, "along axis 1, not 0"),
+    (" / torch.clamp(norms, min=self.eps)", "", COSINE, 0.75, "not divided by the norms"),
+    ("torch.clamp(norms, min=self.eps)", "norms", COSINE, 0.25, "not finite for a zero vector"),
+    ("return torch.sum(x1 * x2", "return -torch.sum(x1 * x2", COSINE, 0.75, "the sign"),
+]
+
+
+@pytest.fixture(scope="module")
+def child(tmp_path_factory):
+    """One child with all wrong submissions, a file each, beside the correct one."""
+    folder = tmp_path_factory.mktemp("work") / "submission"
+    folder.mkdir()
+    for i, (old, new, *_) in enumerate(MISTAKES):
+        assert SOURCE.count(old) == 1, old
+        (folder / f"wrong_{i}.py").write_text(SOURCE.replace(old, new), encoding="utf-8")
+    child = grade.Child(folder, 600)
+    yield child
+    child.stop()
+
+
+PROBLEM = {name: problem for problem, names in grade.POINTS.items() for name in names}
+
+
+@pytest.mark.parametrize("number", range(len(MISTAKES)))
+def test_mistake_costs_its_points_and_is_named(child, number, monkeypatch):
+    _, _, name, lost, words = MISTAKES[number]
+    monkeypatch.setitem(grade.FILES, PROBLEM[name], [f"wrong_{number}.py"])
+    item = grade.grade_item(child, PROBLEM[name], name)
+    assert words in grade.first_note(item)
+    assert (1 - item["points"], item["possible"]) == (pytest.approx(lost), 1)
+
+
+def test_extra_parameter_is_given_its_value_and_noted(child, monkeypatch):
+    (number,) = [i for i, row in enumerate(MISTAKES) if "critic, device" in row[1]]
+    monkeypatch.setitem(grade.FILES, 2, [f"wrong_{number}.py"])
+    child.notes.clear()
+    assert grade.grade_item(child, 2, LP)["points"] == 1
+    assert "lp_reg has an extra parameter: device" in child.notes
+
+
+@pytest.fixture
+def few_items(monkeypatch):
+    """One item for each file of the starter, none of which needs torchvision."""
+    points = {1: {LME: 2, MC: 1}, 2: {LP: 1, CRITIC: 1}, 3: {COSINE: 1}}
+    monkeypatch.setattr(grade, "POINTS", points)
+    monkeypatch.setattr(grade, "NUMBERS", {LME: "1.1", MC: "1.2", LP: "2.1", CRITIC: "2.2", COSINE: "3.1"})
+
+
+@pytest.fixture
+def starts(monkeypatch):
+    """One entry for each start of a child."""
+    starts, start = [], grade.Child.start
+    monkeypatch.setattr(grade.Child, "start", lambda child: (starts.append(child), start(child)))
+    return starts
+
+
+def write(folder, files):
+    folder.mkdir(parents=True)
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+def notebook(*cells):
+    cells = [{"cell_type": "code", "source": cell.splitlines(keepends=True)} for cell in cells]
+    return json.dumps({"cells": [{"cell_type": "markdown", "source": ["# def lp_reg"]}, *cells]})
+
+
+def test_every_layout_is_read_and_results_are_written(few_items, tmp_path, capsys):
+    starter = write(tmp_path / "starter", LAYOUT)
+    wrong = LAYOUT | {"q2_solution.py": Q2.replace(" ** 2", "")}
+    packed = tmp_path / "packed.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, text in wrong.items():
+            archive.writestr(f"homework/src/{name}", text)
+        archive.writestr("__MACOSX/homework/._q1_solution.py", "\0 attributes, not Python")
+    single = tmp_path / "my homework.ipynb"
+    magic = "%matplotlib inline\n!pip install something\nimport os"
+    single.write_text(notebook(magic, Q1, "half a cell (", Q2_MODEL, Q2, Q3, "%%time\nmain()"), encoding="utf-8")
+    grade.main(
+        [
+            str(starter),
+            str(packed),
+            str(single),
+            "--jobs",
+            "2",
+            "--csv",
+            str(tmp_path / "out.csv"),
+            "--json",
+            str(tmp_path / "out.json"),
+        ]
+    )
+    printed = capsys.readouterr().out
+    with (tmp_path / "out.csv").open(newline="") as file:
+        header, *points = csv.reader(file)
+    assert header == ["submission", "1.1", "1.2", "2.1", "2.2", "3.1", "total"]
+    assert [[float(cell) for cell in row[1:]] for row in points] == [
+        [2, 1, 1, 1, 1, 6],
+        [2, 1, 0.25, 1, 1, 5.25],
+        [2, 1, 1, 1, 1, 6],
+    ]
+    table = printed.split("\n\n")[-1].splitlines()
+    assert [row.split()[-6:] for row in table[1:]] == [[f"{float(cell):g}" for cell in row[1:]] for row in points]
+    assert re.search(r"  2\.1 lp_reg +0\.25 / 1   the square is missing: expected [\d.]+, got [\d.]+\n", printed)
+    results = json.loads((tmp_path / "out.json").read_text())["submissions"]
+    assert [set(result) for result in results] == [{"path", "points", "possible", "seconds", "items", "notes"}] * 3
+    item = results[1]["items"][2]
+    assert {key: item[key] for key in ("problem", "name", "points", "possible")} == {
+        "problem": 2,
+        "name": LP,
+        "points": 0.25,
+        "possible": 1,
+    }
+    assert [check["passed"] for check in item["checks"]] == [False, False, True, False]
+    assert item["checks"][0]["note"].startswith("the square is missing")
+    assert [result["notes"] for result in results[:2]] == [[], []]
+    assert results[2]["notes"][0].startswith("my homework.ipynb cell 4: SyntaxError")
+
+
+def test_gradescope_file_has_a_test_for_each_item_and_grading_twice_gives_the_same(few_items, tmp_path):
+    numpy_z = Z.replace("torch.randn_like(mu_q)", "torch.from_numpy(np.random.rand(*mu_q.shape)).float()")
+    folder = write(
+        tmp_path / "bob", {"anything.py": SOURCE.replace(ALPHA, "alpha = torch.rand_like(x)").replace(Z, numpy_z)}
+    )
+    contents = []
+    for _ in range(2):
+        grade.main([str(folder), "--gradescope", str(tmp_path / "results.json")])
+        contents.append(json.loads((tmp_path / "results.json").read_text()))
+        assert contents[-1].pop("execution_time") > 0
+        assert "bob" in contents[-1].pop("output")
+    assert contents[0] == contents[1]
+    assert set(contents[0]) == {"score", "tests"} and contents[0]["score"] == 5
+    tests = {test["name"]: test for test in contents[0]["tests"]}
+    assert [test["number"] for test in tests.values()] == ["1.1", "1.2", "2.1", "2.2", "3.1"]
+    output = tests[LP].pop("output")
+    assert tests[LP] == {"name": LP, "number": "2.1", "score": 0.75, "max_score": 1, "status": "failed"}
+    assert "coefficients: more than one coefficient within an example" in output and "(B, F): passed" in output
+    assert "uniform noise in place of normal: expected" in tests[MC]["output"]  # got: a number of their own seed
+    assert tests[LME]["status"] == "passed" and tests[LME]["max_score"] == 2
+
+
+def test_this_repository_gets_full_marks_from_anywhere(tmp_path):
+    command = [sys.executable, str(ROOT / "tests" / "grade.py"), str(ROOT)]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert run.stderr == "" and list(tmp_path.iterdir()) == []
+    first, *items = run.stdout.strip().splitlines()
+    assert " 12 / 12 " in first and len(items) == 12
+    assert all(item.endswith("1 / 1") for item in items)
+
+
+# --- Accidents --------------------------------------------------------------------------------------------------------
+
+LOOP = """
+import ctypes, os, sys
+
+def loop():
+    while True:
+        pass
+"""
+ACCIDENTS = [  # in one submission: file, old text, new text
+    ("q1_solution.py", B_SUM, "sys.exit(0)"),
+    ("q1_solution.py", N_SUM, "os._exit(3)"),
+    ("q1_solution.py", LOG_MEAN, "torch.empty(2**31)"),
+    ("q1_solution.py", KL_SUM, "[print('x' * 10**6) for _ in range(10**6)]"),
+    ("q1_solution.py", MC_MEAN, "loop()"),
+    (
+        "q2_solution.py",
+        "from q2_model import Critic, Generator",
+        "import no_package, ctypes\nfrom q2_lost import Critic",
+    ),
+    ("q2_solution.py", "critic(p).mean() - critic(q).mean()", "ctypes.string_at(0)"),
+    ("q2_model.py", "class Generator(nn.Module)", "class Generator(no_package.Module)"),
+    ("q3_solution.py", "class SimSiam(nn.Module):", "class SimSiam(nn.Module:"),
+]
+CONSEQUENCES = {  # points and words of each item's line
+    BERNOULLI: (0, "ended the process, exit status 0: sys.exit or os._exit?"),
+    NORMAL: (0, "ended the process, exit status 3: sys.exit or os._exit?"),
+    LME: (0, "asked for more than 4 GB of memory"),
+    KL: (0, "printed or wrote more than 16 MB"),
+    MC: (0, "no answer in 2 s: an endless loop?"),
+    VF: (0, "crashed: SIGSEGV"),
+    LP: (1, ""),
+    GENERATOR: (0, "not found: q2_model.py line 5: NameError: name 'no_package' is not defined"),
+    CRITIC: (1, ""),
+    SIMSIAM: (0, "not found"),
+    LOSS: (0, "not found"),
+    COSINE: (0, "not found"),
+}
+
+
+@pytest.fixture(scope="module")
+def accidents(tmp_path_factory):
+    """The result of a submission with an accident of each kind."""
+    files = dict(LAYOUT)
+    for name, old, new in ACCIDENTS:
+        assert files[name].count(old) == 1
+        files[name] = files[name].replace(old, new)
+    files["q1_solution.py"] += LOOP
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(grade.LIMITS, "call", 2)
+        return grade.grade(write(tmp_path_factory.mktemp("accidents") / "carol", files), 300)
+
+
+@pytest.mark.parametrize("name", list(CONSEQUENCES))
+def test_accident_costs_its_item_alone_and_is_told(accidents, name):
+    (item,) = [item for item in accidents["items"] if item["name"] == name]
+    assert (item["points"], grade.first_note(item)) == CONSEQUENCES[name]
+
+
+def test_files_that_could_not_be_read_are_told(accidents):
+    line = Q3.splitlines().index("class SimSiam(nn.Module):") + 1
+    assert f"q3_solution.py line {line}: SyntaxError" in "".join(accidents["notes"])
+    assert "q2_solution.py line 4: ModuleNotFoundError: No module named 'no_package'" in accidents["notes"]
+    assert "q2_solution.py line 5: ModuleNotFoundError: No module named 'q2_lost'" in accidents["notes"]
+
+
+def test_file_that_hangs_when_imported_is_waited_for_once(few_items, starts, tmp_path, monkeypatch):
+    monkeypatch.setitem(grade.LIMITS, "load", 3)
+    hanging = LOOP + "\nclass Endless:\n    loop()\n"
+    result = grade.grade(write(tmp_path / "frank", LAYOUT | {"q1_solution.py": hanging + Q1}), 100)
+    notes = [grade.first_note(item) for item in result["items"]]
+    assert notes == ["importing q1_solution.py: no answer in 3 s: an endless loop?"] * 2 + [""] * 3
+    assert result["points"] == 3 and len(starts) == 2
+
+
+def test_submission_that_hangs_ends_with_its_timeout(few_items, starts, tmp_path):
+    folder = write(
+        tmp_path / "dave",
+        {
+            "q1.py": SOURCE.replace("class CosineSimilarity", f"{LOOP}\nclass CosineSimilarity").replace(
+                LOG_MEAN, "loop()"
+            )
+        },
+    )
+    result = grade.grade(folder, 6)
+    assert result["points"] == 0 and 5.9 < result["seconds"] < 30 and len(starts) == 1
+    assert {grade.first_note(item) for item in result["items"]} == {"not finished in the 6 s of the whole submission"}
+
+
+def test_expected_values_are_out_of_reach_and_patches_stay_in_the_child(few_items, tmp_path):
+    patch = "class Patch:\n    torch.Tensor.abs = torch.Tensor.isfinite = torch.allclose = lambda *_: torch.ones(())"
+    spy = "print('6 / 6') or 0 * y[:, 0] + sum(name in sys.modules for name in ('grade', 'grade_checks', 'oracles'))"
+    text = SOURCE.replace(LOG_MEAN, spy).replace("import math", f"import math\nimport sys\nimport torch\n{patch}")
+    result = grade.grade(write(tmp_path / "eve", {"q.py": text}), 60)
+    (item,) = [item for item in result["items"] if item["name"] == LME]
+    assert item["points"] < 1 and grade.first_note(item).endswith("got 0")  # no such module
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("lost", "lost does not exist"),
+        (". --jobs 0", "--jobs and --timeout must be positive"),
+        (". --timeout 0", "--jobs and --timeout must be positive"),
+        (". --timeout soon", "argument --timeout: invalid float value: 'soon'"),
+        (". --csv lost/grades.csv", "lost/grades.csv cannot be written"),
+        (". . --gradescope results.json", "--gradescope takes one submission"),
+        ("", "the following arguments are required: SUBMISSION"),
+    ],
+)
+def test_bad_arguments_get_one_line_and_status_2(arguments, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        grade.main(arguments.split())
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"grade.py: {words}") and error.count("\n") == 1
+
+
+def test_submission_without_files_gets_no_points_and_says_so(few_items, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.zip").write_bytes(b"PK")
+    grade.main([str(tmp_path / "empty"), str(tmp_path / "broken.zip")])
+    printed = capsys.readouterr().out
+    assert printed.count("not found") == 10 and printed.count("0 / 6") == 2
+    assert "note: no .py or .ipynb file" in printed and "note: cannot be read: File is not a zip file" in printed
