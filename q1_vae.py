@@ -13,7 +13,6 @@ import math
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torchvision.utils import make_grid
-from tqdm import tqdm
+from tqdm import tqdm, trange
 
 import utils
 from results import vae as words
@@ -118,8 +117,15 @@ class VAE(nn.Module):
         return self.decoder(z) - 5
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
-        """log p(x|z), (B,), from logits: log_likelihood_bernoulli without its rounding."""
-        return -F.binary_cross_entropy_with_logits(self.decode(z), x, reduction="none").sum(1)
+        """log p(x|z) from logits, log_likelihood_bernoulli without its rounding.
+
+        x: (B, 784); z: (B, L), or (B, K, L) for K samples an image. Returns (B,) or (B, K).
+        """
+        logits = self.decode(z)
+        if z.dim() == 2:
+            return -F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(1)
+        # the same as x . logits - softplus(logits), which reads x once for all K
+        return (logits @ x[:, :, None]).squeeze(2) - F.softplus(logits).sum(2)
 
 
 def elbo(vae: VAE, x: Tensor, estimator: str, kl_samples: int) -> Tensor:
@@ -199,38 +205,39 @@ def train(
 
 
 @torch.no_grad()
-def importance_log_weights(vae: VAE, images: Tensor, num_samples: int, chunk_size: int = 4000) -> Iterator[Tensor]:
-    """Yield log p(x|z) + log p(z) - log q(z|x) with z ~ q(z|x), (b, num_samples), for successive groups of images.
+def importance_log_weights(vae: VAE, images: Tensor, num_samples: int, chunk_size: int = 2000) -> Tensor:
+    """Return log p(x|z) + log p(z) - log q(z|x) with `num_samples` z ~ q(z|x) for each image: (N, num_samples).
 
-    images: (N, 784) uint8. At most `chunk_size` pairs (x, z) are decoded at once. The noise is drawn image by image,
-    so the weights do not depend on `chunk_size`.
+    images: (N, 784) uint8. At most `chunk_size` pairs (x, z) are decoded at once: few enough to stay in the processor's
+    cache. The noise is drawn image by image, so the weights do not depend on `chunk_size`.
     """
-    groups = images.split(max(1, chunk_size // num_samples))
-    for group in tqdm(groups, desc="importance sampling", leave=False, disable=None):
-        x = group.float()
+    log_weights = torch.empty(len(images), num_samples, device=images.device)
+    group = max(1, chunk_size // num_samples)
+    for start in trange(0, len(images), group, desc="importance sampling", leave=False, disable=None):
+        x = images[start : start + group].float()
         mu, logvar = (parameter[:, None] for parameter in vae.encode(x))  # (b, 1, L)
         eps = torch.stack([torch.randn(num_samples, mu.shape[2], device=x.device) for _ in x])  # (b, K, L)
         z = mu + (0.5 * logvar).exp() * eps
-        index = torch.arange(len(x), device=x.device).repeat_interleave(num_samples)
-        chunks = zip(index.split(chunk_size), z.flatten(0, 1).split(chunk_size), strict=True)
-        log_p_x = torch.cat([vae.log_likelihood(x[i], chunk) for i, chunk in chunks]).view(len(x), num_samples)
-        yield log_p_x - 0.5 * (z**2 - eps**2 - logvar).sum(2)  # the constants of log p(z) and log q(z|x) cancel
+        log_p_x = torch.cat([vae.log_likelihood(x, part) for part in z.split(chunk_size, dim=1)], dim=1)
+        # the constants of log p(z) and log q(z|x) cancel
+        log_weights[start : start + group] = log_p_x - 0.5 * (z**2 - eps**2 - logvar).sum(2)
+    return log_weights
 
 
 def log_likelihood_importance_sampling(
-    vae: VAE, images: Tensor, num_samples: int = 200, chunk_size: int = 4000
+    vae: VAE, images: Tensor, num_samples: int = 200, chunk_size: int = 2000
 ) -> Tensor:
     """Estimate log p(x) = log E_q[p(x, z) / q(z|x)] with K = `num_samples` samples; images: (N, 784). Returns (N,).
 
     A lower bound in expectation that rises from the ELBO at K = 1 to log p(x) (Burda et al., arXiv 1509.00519, eq. 8).
     """
-    return torch.cat([log_mean_exp(w) for w in importance_log_weights(vae, images, num_samples, chunk_size)])
+    return log_mean_exp(importance_log_weights(vae, images, num_samples, chunk_size))
 
 
 def evaluate(vae: VAE, estimator: str, seed: int, test: Tensor, args: argparse.Namespace) -> dict:
     """Return test ELBO, test log-likelihood and, on every tenth image, the estimate for each K of CURVE_SAMPLES."""
     torch.manual_seed(seed)
-    log_weights = torch.cat(list(importance_log_weights(vae, test[::10], CURVE_SAMPLES[-1])))
+    log_weights = importance_log_weights(vae, test[::10], CURVE_SAMPLES[-1])
     curve = {
         "samples": CURVE_SAMPLES,
         "estimates": [utils.mean(log_mean_exp(log_weights.view(-1, k))) for k in CURVE_SAMPLES],

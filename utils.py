@@ -1,6 +1,7 @@
 """What the three scripts share: command line, device, data, checkpoints and what a run leaves behind."""
 
 import argparse
+import ctypes
 import hashlib
 import io
 import json
@@ -30,6 +31,10 @@ from torchvision.datasets.utils import download_url
 
 from data.synthetic import synthetic_data
 from results.tables import make_table, report
+
+if platform.libc_ver()[0] == "glibc":  # let it keep freed memory, which it would have to page in again at once
+    ctypes.CDLL(None).mallopt(-1, 2**30)  # M_TRIM_THRESHOLD
+    ctypes.CDLL(None).mallopt(-3, 2**25)  # M_MMAP_THRESHOLD, at its maximum
 
 OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory")
 OUT_OF_MEMORY += ("MPS backend out of memory",)  # torch has no class of its own for these
