@@ -24,6 +24,7 @@ from tqdm import tqdm, trange
 
 import utils
 from results import vae as words
+from results.pages import publish
 from results.vae import ESTIMATORS
 
 CURVE_SAMPLES = (1, 5, 10, 50, 200, 1000)  # each divides the next, so that the curve rises by Jensen's inequality
@@ -192,12 +193,9 @@ def train(
         history["seconds"].append(time.perf_counter() - start)
         utils.check_finite(history["train_elbo"][-1] + history["elbo"][-1], f"after epoch {epoch}")
         utils.save_checkpoint(path, config, modules, history)
-        print(
-            f"{ESTIMATORS[estimator]}, seed {seed}, epoch {epoch}/{args.epochs}: "
-            f"ELBO train {history['train_elbo'][-1]:.2f}, valid {history['elbo'][-1]:.2f}, "
-            f"{history['seconds'][-1]:.1f} s",
-            flush=True,
-        )
+        train_elbo, valid_elbo, seconds = (history[key][-1] for key in ("train_elbo", "elbo", "seconds"))
+        text = f"ELBO train {train_elbo:.2f}, valid {valid_elbo:.2f}, {seconds:.1f} s"
+        print(f"{ESTIMATORS[estimator]}, seed {seed}, epoch {epoch}/{args.epochs}: {text}", flush=True)
     return vae, history
 
 
@@ -250,13 +248,10 @@ def evaluate(vae: VAE, estimator: str, seed: int, test: Tensor, args: argparse.N
 
 def summarise(histories: dict, evaluations: dict, seeds: list[int]) -> dict:
     """Return `results` of metrics.json: the numbers of the first seed, and of every seed with mean and spread."""
-    by_seed = {}
-    for seed in seeds:
-        by_seed[str(seed)] = numbers = {}
-        for name in ESTIMATORS:
-            numbers[f"elbo_{name}"] = histories[name, seed]["elbo"][-1]
-            for key in ("test_elbo", "log_likelihood"):
-                numbers[f"{key}_{name}"] = evaluations[name, seed][key]
+    by_seed = {str(seed): {} for seed in seeds}
+    for (name, seed), numbers in evaluations.items():
+        numbers = {"elbo": histories[name, seed]["elbo"][-1]} | numbers
+        by_seed[str(seed)] |= {f"{key}_{name}": numbers[key] for key in ("elbo", "test_elbo", "log_likelihood")}
     first = by_seed[str(seeds[0])]
     columns = {key: [numbers[key] for numbers in by_seed.values()] for key in first}
     mean = {key: statistics.fmean(column) for key, column in columns.items()}
@@ -266,7 +261,8 @@ def summarise(histories: dict, evaluations: dict, seeds: list[int]) -> dict:
 
 def evenly_spaced(images: Tensor, num: int) -> Tensor:
     """At most `num` of the images, evenly spaced, because the official test set is sorted by digit."""
-    return images[:: max(1, len(images) // num)][:num]
+    num = min(num, len(images))
+    return images[torch.arange(num) * len(images) // num]
 
 
 def load_images(args: argparse.Namespace) -> tuple[dict, str]:
@@ -277,15 +273,10 @@ def load_images(args: argparse.Namespace) -> tuple[dict, str]:
     are not 28 x 28.
     """
     data = utils.load_data(args.data, args.data_dir)
-    images = {
-        split: torch.tensor(data[f"{split}_images"])
-        for split in ("train", "valid", "test")
-        if f"{split}_images" in data
-    }
-    source = data["source"]
-    for split in images:
-        if images[split].shape[1:] != (28, 28):
-            raise utils.InputError(f"{source}: images are {tuple(images[split].shape[1:])}; problem 1 takes 28 x 28")
+    images = {k.removesuffix("_images"): torch.tensor(v) for k, v in data.items() if k.endswith("_images")}
+    source, sizes = data["source"], {tuple(split.shape[1:]) for split in images.values()}
+    if sizes != {(28, 28)}:
+        raise utils.InputError(f"{source}: images are {max(sizes)}; problem 1 takes 28 x 28")
     if max(split.max() for split in images.values()) > 1:
         generator = torch.Generator().manual_seed(0)
         images = {k: (torch.rand(v.shape, generator=generator) < v / 255).byte() for k, v in images.items()}
@@ -302,44 +293,34 @@ def load_images(args: argparse.Namespace) -> tuple[dict, str]:
 
 
 def draw_curves(metrics: dict, out: Path) -> None:
-    """Write the figures that need metrics.json alone."""
-    draw_elbo(metrics, out / "elbo.png")
-    draw_log_likelihood(metrics, out / "log_likelihood.png")
-
-
-def draw_elbo(metrics: dict, path: Path) -> None:
-    """Validation ELBO against epochs, whole and second half: a colour for each estimator, a line for each seed."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    for axes, part in zip(figure.subplots(1, 2), (0, 0.5), strict=True):
+    """Write the figures that need metrics.json alone: validation ELBO against epochs, log p(x) against samples."""
+    figure, results = Figure(figsize=(10, 4), layout="constrained"), metrics["results"]
+    titles = {0: "training, a line for each seed", 0.5: "second half of training"}
+    for axes, (part, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         for color, (estimator, label) in enumerate(ESTIMATORS.items()):
-            for seed in metrics["results"]["seeds"]:
+            for seed in results["seeds"]:
                 values = metrics["history"][f"{estimator}_seed{seed}"]["elbo"]
-                start = int(part * len(values))
-                epochs = range(start + 1, len(values) + 1)
-                axes.plot(epochs, values[start:], color=f"C{color}", marker=".", label=label)
+                epochs = range(int(part * len(values)) + 1, len(values) + 1)
+                axes.plot(epochs, values[epochs[0] - 1 :], color=f"C{color}", marker=".", label=label)
                 label = None  # one entry of the legend for each colour
-        axes.set(xlabel="epoch", ylabel="validation ELBO (nats)")
-        axes.set_title("second half of training" if part else "training, a line for each seed")
+        axes.set(xlabel="epoch", ylabel="validation ELBO (nats)", title=title)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.legend()
-    utils.save_figure(figure, path)
+    utils.save_figure(figure, out / "elbo.png")
 
-
-def draw_log_likelihood(metrics: dict, path: Path) -> None:
-    """Importance-sampled log p(x) against the number of samples K, above the ELBO of the same images."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    for color, (estimator, curve) in enumerate(metrics["results"]["curves"].items()):
+    for color, (estimator, curve) in enumerate(results["curves"].items()):
         axes.semilogx(curve["samples"], curve["estimates"], color=f"C{color}", marker="o", label=ESTIMATORS[estimator])
         axes.axhline(curve["elbo"], color=f"C{color}", linestyle=":", label=f"ELBO, {ESTIMATORS[estimator]}")
     axes.set(xlabel="importance samples K", ylabel="estimate of log p(x) (nats)")
-    axes.set_title(f"Log-likelihood of {math.ceil(metrics['results']['test_images'] / 10):,} test images")
+    axes.set_title(f"Log-likelihood of {math.ceil(results['test_images'] / 10):,} test images")
     axes.set_xticks(curve["samples"], curve["samples"])
     axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend()
-    utils.save_figure(figure, path)
+    utils.save_figure(figure, out / "log_likelihood.png")
 
 
 def draw_images(panels: dict[str, Tensor], columns: int, path: Path) -> None:
@@ -361,12 +342,10 @@ def draw_samples(vaes: dict[str, VAE], test: Tensor, seed: int, out: Path) -> No
     samples = {f"Samples (means), {ESTIMATORS[name]}": vae.decode(z).sigmoid() for name, vae in vaes.items()}
     draw_images(samples, 10, out / "samples.png")
     x = evenly_spaced(test, 50).float()
-    reconstructions = {}
-    for name, vae in vaes.items():
-        mean = vae.decode(vae.encode(x)[0]).sigmoid()
-        pairs = torch.stack([x, mean], 1).flatten(0, 1)
-        reconstructions[f"Test images (left) and reconstructions, {ESTIMATORS[name]}"] = pairs
-    draw_images(reconstructions, 10, out / "reconstructions.png")
+    means = {name: vae.decode(vae.encode(x)[0]).sigmoid() for name, vae in vaes.items()}
+    title = "Test images (left) and reconstructions, {}"
+    pairs = {title.format(ESTIMATORS[k]): torch.stack([x, mean], 1).flatten(0, 1) for k, mean in means.items()}
+    draw_images(pairs, 10, out / "reconstructions.png")
 
 
 # --- Command line -----------------------------------------------------------------------------------------------------
@@ -398,7 +377,8 @@ def main(argv: list[str] | None = None) -> None:
     print(f"device: {utils.describe(args.device)}", flush=True)
     seeds = finished_seeds(args) if args.figures_only else list(range(args.seed, args.seed + args.repeats))
     if not seeds:
-        return utils.publish_again(args.out, draw_curves, words)
+        print(f"{args.out} holds no finished training: only what metrics.json tells is drawn")
+        return publish(args.out, draw_curves, words)
     images, source = load_images(args)
     print(f"data: {source}", flush=True)
     runs = [(estimator, seed) for seed in seeds for estimator in ESTIMATORS]
@@ -417,8 +397,8 @@ def main(argv: list[str] | None = None) -> None:
     results = summarise(histories, evaluations, seeds) | {"curves": curves, "test_images": len(images["test"])}
     config = utils.run_config(args, source) | {"seed": seeds[0], "repeats": len(seeds)}
     history = {f"{name}_seed{seed}": history for (name, seed), history in histories.items()}
-    metrics = utils.save_metrics(args.out, "q1_vae", config, seconds=seconds, history=history, results=results)
-    utils.publish(args.out, metrics, draw_curves, words)
+    utils.save_metrics(args.out, "q1_vae", config, seconds=seconds, history=history, results=results)
+    publish(args.out, draw_curves, words)
 
 
 if __name__ == "__main__":

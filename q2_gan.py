@@ -25,6 +25,7 @@ from tqdm import tqdm, trange
 
 import utils
 from results import gan as words
+from results.pages import publish
 
 SNAPSHOT_PLACES = (0, 0.14, 0.4, 1)  # of the iterations; the original's 0, 7,000, 20,000 and 50,000
 RECORD_EVERY = 10  # iterations; a log line is printed for every tenth record
@@ -160,7 +161,8 @@ def train(data: dict, args: argparse.Namespace, config: dict) -> None:
     start = saved - history["seconds"]
 
     def save(path: Path, modules: dict, iteration: int) -> None:
-        utils.check_finite(sums, f"at iteration {iteration}")
+        weights = sum(p.detach().sum() for network in (generator, critic) for p in network.parameters())
+        utils.check_finite(sums + weights, f"at iteration {iteration}")
         history.update(iteration=iteration, seconds=time.perf_counter() - start, sums=sums.tolist())
         utils.save_checkpoint(path, config, modules, history)
 
@@ -425,31 +427,22 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--penalty", type=utils.positive_float, default=10.0, help="coefficient of the Lipschitz penalty")
     add("--batch-size", type=utils.positive_int, default=64, help="images per update")
     add("--lr", type=utils.positive_float, default=1e-4, help="learning rate of Adam, betas 0.5 and 0.9")
-    add(
-        "--width",
-        type=utils.positive_int,
-        default=64,
-        help="channels h_dim next to the image; deeper layers: 2h, 4h",
-    )
+    add("--width", type=utils.positive_int, default=64, help="channels h next to the image; deeper layers: 2h, 4h")
     add("--latent-size", type=utils.positive_int, default=100, help="number of latent variables")
-    add(
-        "--snapshots", type=utils.natural, nargs="+", help="iterations to keep (default: 0, 14%%, 40%% and all of them)"
-    )
+    add("--snapshots", type=utils.natural, nargs="+", help="iterations to keep (default: at 0, 14, 40 and 100%%)")
     add("--perturb-dims", type=utils.natural, nargs="+", default=[3, 30, 35, 50], help="latent dimensions to perturb")
     add("--perturb-max", type=utils.positive_int, default=20, help="largest perturbation, in the prior's deviations")
     add("--classifier-steps", type=utils.positive_int, default=900, help="updates of the classifier, 128 images each")
     add("--samples", type=utils.two_or_more, default=10_000, help="samples per snapshot for the numbers")
     args = utils.parse_args(parser, argv, QUICK)
     if args.snapshots is None:
-        kept = [int(path.stem.split("_")[1]) for path in args.out.glob("snapshot_*.pt")]
+        kept = [int(path.stem.split("_")[1]) for path in args.out.glob("snapshot_*.pt") if path.stem[9:].isdigit()]
         args.snapshots = kept if args.figures_only else [round(place * args.iterations) for place in SNAPSHOT_PLACES]
     args.snapshots = sorted(set(args.snapshots))
-    if max(args.snapshots, default=0) > args.iterations:
+    if max(args.snapshots, default=0) > args.iterations and not args.figures_only:
         raise utils.InputError(f"--snapshots {args.snapshots[-1]} lies past --iterations {args.iterations}")
-    if max(args.perturb_dims) >= args.latent_size:
-        raise utils.InputError(
-            f"--perturb-dims {max(args.perturb_dims)}: dimensions go from 0 to {args.latent_size - 1}"
-        )
+    if (dim := max(args.perturb_dims)) >= args.latent_size:
+        raise utils.InputError(f"--perturb-dims {dim}: dimensions go from 0 to {args.latent_size - 1}")
     return args
 
 
@@ -457,11 +450,12 @@ def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
     print(f"device: {utils.describe(args.device)}", flush=True)
     if not args.snapshots:  # to draw from
-        return utils.publish_again(args.out, draw_curves, words)
+        print(f"{args.out} holds no finished training: only what metrics.json tells is drawn")
+        return publish(args.out, draw_curves, words)
     data, source = utils.load_rgb(args)
     print(f"data: {source}", flush=True)
     if not args.figures_only:
-        checkpoints = [args.out / "checkpoint.pt", *args.out.glob("snapshot_*.pt"), args.out / "classifier.pt"]
+        checkpoints = [args.out / "checkpoint.pt", *sorted(args.out.glob("snapshot_*.pt")), args.out / "classifier.pt"]
         utils.prepare_out(args, checkpoints)
     torch.backends.cudnn.benchmark = True
     config = training_config(args, source)
@@ -478,8 +472,8 @@ def main(argv: list[str] | None = None) -> None:
     seconds += history["seconds"] + time.perf_counter() - start
     run_config = utils.run_config(args, source) | {"iterations": args.snapshots[-1]}
     history = {"training": {key: history[key] for key in ("distance", "penalty", "provenance")}}
-    metrics = utils.save_metrics(args.out, "q2_gan", run_config, seconds=seconds, history=history, results=results)
-    utils.publish(args.out, metrics, draw_curves, words)
+    utils.save_metrics(args.out, "q2_gan", run_config, seconds=seconds, history=history, results=results)
+    publish(args.out, draw_curves, words)
 
 
 if __name__ == "__main__":

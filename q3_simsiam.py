@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 import utils
 from results import simsiam as words
+from results.pages import publish
 
 RUNS = {  # keyword arguments of SimSiam
     "baseline": {},
@@ -295,16 +296,14 @@ def median_distance(z: Tensor) -> float:
 def load_images(args: argparse.Namespace) -> tuple[dict[str, Tensor], str]:
     """Return what `utils.load_rgb` does, cut to --train-images random and the first --test-images images."""
     tensors, source = utils.load_rgb(args)
-    for split in ("train", "test"):
-        asked, available = getattr(args, f"{split}_images"), len(tensors[f"{split}_images"])
-        if asked > available or asked == 1:
-            raise utils.InputError(f"--{split}-images {asked}: give 2 to {available}, or 0 for all")
-    if args.train_images:
-        generator = torch.Generator().manual_seed(args.seed)
-        subset = torch.randperm(len(tensors["train_images"]), generator=generator)[: args.train_images]
-        tensors |= {key: tensors[key][subset.to(args.device)] for key in ("train_images", "train_labels")}
-    if args.test_images:
-        tensors |= {key: tensors[key][: args.test_images] for key in ("test_images", "test_labels")}
+    generator = torch.Generator().manual_seed(args.seed)
+    for split, num in (("train", args.train_images), ("test", args.test_images)):
+        available = len(tensors[f"{split}_images"])
+        if num > available or num == 1:
+            raise utils.InputError(f"--{split}-images {num}: give 2 to {available}, or 0 for all")
+        order = torch.randperm(available, generator=generator) if split == "train" else torch.arange(available)
+        for key in (f"{split}_images", f"{split}_labels") if num else ():
+            tensors[key] = tensors[key][order[:num].to(args.device)]
     for flag in ("batch_size", "knn_k"):
         if (value := getattr(args, flag)) > (num := len(tensors["train_images"])):
             raise utils.InputError(f"--{flag.replace('_', '-')} {value} is more than the {num} training images")
@@ -394,14 +393,9 @@ def train(run: str, data: dict[str, Tensor], args: argparse.Namespace, source: s
         record(monitor(model, data, args))
         record({"seconds": time.perf_counter() - start})
         utils.save_checkpoint(path, config, modules, history)
-        last = {key: history[key][-1] for key in (*CURVES, "seconds")}
-        print(
-            f"{run} epoch {epoch}/{args.epochs}: loss {last['loss']:.4f}, kNN accuracy {last['knn_accuracy']:.4f} "
-            f"(backbone {last['knn_accuracy_backbone']:.4f}), std x sqrt(d) {last['output_std']:.3f}, effective rank "
-            f"{last['effective_rank']:.2f}, median 1 - cosine {last['median_distance']:.1e}, {last['seconds']:.1f} s, "
-            f"{last['seconds'] * (args.epochs - epoch) / 3600:.2f} h to go",
-            flush=True,
-        )
+        numbers = ", ".join(f"{label} {history[key][-1]:.4g}" for key, label in CURVES.items())
+        hours = history["seconds"][-1] * (args.epochs - epoch) / 3600
+        print(f"{run} epoch {epoch}/{args.epochs}: {numbers}, {hours:.2f} h to go", flush=True)
     return model, history
 
 
@@ -427,61 +421,45 @@ def gradient_error(images: Tensor, args: argparse.Namespace) -> float:
 
 
 def draw_curves(metrics: dict, out: Path) -> None:
-    """Write every figure; all of them need metrics.json alone."""
-    for run in metrics["history"]:
-        draw_run(run, metrics, out / f"{run}.png")
-    draw_comparison(metrics, out / "comparison.png")
+    """Write every figure, from metrics.json alone: accuracy and loss of each run, and the curves of all runs."""
+    runs, keys = list(metrics["history"]), list(CURVES)
+    figures = {run: ([run], keys[:2]) for run in runs} | {"comparison": (runs, keys[:6])}
+    for name, (shown, panels) in figures.items():
+        rows = max(1, len(panels) // 3)
+        figure = Figure(figsize=(4.2 * len(panels) / rows, 3.6 * rows), layout="constrained")
+        for axes, key in zip(figure.subplots(rows, len(panels) // rows).flat, panels, strict=True):
+            plot(axes, metrics, shown, key)
+        entries = {}  # one legend below all panels, each entry once
+        for axes in figure.axes:
+            entries |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+        figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=4, fontsize=9)
+        utils.save_figure(figure, out / f"{name}.png")
 
 
 def plot(axes: Axes, metrics: dict, runs: list[str], key: str) -> None:
-    """One curve against epochs, from the untrained network on: a colour for each run, the same in every figure."""
+    """One curve of `runs` from the untrained network on: scale and colours are the same in every figure."""
+    histories = metrics["history"]
+    highest = max(max(history[key]) for history in histories.values())
     for run in runs:
         color, label = f"C{list(RUNS).index(run)}", words.RUNS[run]
-        axes.plot(metrics["history"][run][key], color=color, marker=".", markersize=4, clip_on=False, label=label)
-    axes.set(xlabel="epoch", ylabel=CURVES[key])
+        axes.plot(histories[run][key], color=color, marker=".", markersize=4, clip_on=False, label=label)
+    if key == "knn_accuracy" and len(runs) == 1:
+        axes.plot(histories[run]["knn_accuracy_backbone"], color="silver", zorder=1, label="backbone's features")
+    axes.set(xlabel="epoch", ylabel=CURVES[key], title=words.RUNS[runs[0]] if len(runs) == 1 else None)
     axes.grid(alpha=0.3)
     axes.xaxis.get_major_locator().set_params(integer=True)
+    if key == "median_distance":
+        axes.set_yscale("log")
+        axes.axhline(words.ROUNDING, color="grey", linestyle=(0, (1, 3)), label="rounding of float32")
+    elif key == "loss":
+        axes.set_ylim(-1.02, highest + 0.02)
+        axes.axhline(-1, color="grey", linestyle="-.", label="least loss, -1")
+    else:
+        axes.set_ylim(0, max(0.65 if key == "knn_accuracy" else 0, 1.05 * highest))
     if key == "knn_accuracy":
         axes.axhline(0.1, color="grey", linestyle="--", label="chance")
-    if key == "knn_accuracy" and metrics["config"]["data"] == "cifar10":
-        axes.axhline(0.6, color="grey", linestyle=":", label="the original's 0.60 with stop-gradient")
-    if key == "loss":
-        axes.axhline(-1, color="grey", linestyle="-.", label="least loss, -1")
-
-
-def draw_run(run: str, metrics: dict, path: Path) -> None:
-    """kNN accuracy and loss of one run against epochs, on the scales of all runs."""
-    figure, history = Figure(figsize=(9, 3.6), layout="constrained"), metrics["history"]
-    accuracy, loss = figure.subplots(1, 2)
-    plot(accuracy, metrics, [run], "knn_accuracy")
-    accuracy.plot(history[run]["knn_accuracy_backbone"], color="silver", zorder=1, label="backbone's features")
-    plot(loss, metrics, [run], "loss")
-    highest = max(max(curves[key]) for curves in history.values() for key in CURVES if key.startswith("knn"))
-    accuracy.set(ylim=(0, max(0.65, 1.05 * highest)), title=words.RUNS[run])
-    loss.set(ylim=(-1.02, max(max(curves["loss"]) for curves in history.values()) + 0.02), title=words.RUNS[run])
-    add_legend(figure)
-    utils.save_figure(figure, path)
-
-
-def draw_comparison(metrics: dict, path: Path) -> None:
-    """kNN accuracy, loss and the monitors of all runs against epochs."""
-    figure = Figure(figsize=(12, 7), layout="constrained")
-    panels = dict(zip(CURVES, figure.subplots(2, 3).flat, strict=False))  # all but the backbone's accuracy
-    for key, axes in panels.items():
-        plot(axes, metrics, list(metrics["history"]), key)
-        if key not in ("loss", "median_distance"):
-            axes.set_ylim(0, None)
-    panels["median_distance"].set_yscale("log")
-    panels["median_distance"].axhline(words.ROUNDING, color="grey", linestyle=(0, (1, 3)), label="rounding of float32")
-    add_legend(figure)
-    utils.save_figure(figure, path)
-
-
-def add_legend(figure: Figure) -> None:
-    """One legend below all panels, each entry once."""
-    labels = [axes.get_legend_handles_labels() for axes in figure.axes]
-    entries = {text: mark for panel in labels for mark, text in zip(*panel, strict=True)}
-    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=4, fontsize=9)
+        if metrics["config"]["data"] == "cifar10":
+            axes.axhline(0.6, color="grey", linestyle=":", label="the original's 0.60 with stop-gradient")
 
 
 # --- Command line -----------------------------------------------------------------------------------------------------
@@ -491,20 +469,15 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line; InputError for nonsense."""
     parser = utils.make_parser(__doc__, "q3_simsiam", ["cifar10", "svhn", "synthetic"], QUICK)
     add, recipe = parser.add_argument, words.RECIPE
-    add(
-        "--runs",
-        nargs="+",
-        choices=list(RUNS),
-        default=list(RUNS)[:3],
-        help="to train; --figures-only takes all in OUT",
-    )
+    what = "to train; --figures-only takes all in OUT"
+    add("--runs", nargs="+", choices=list(RUNS), default=list(RUNS)[:3], help=what)
     add("--epochs", type=utils.positive_int, default=recipe["epochs"], help="passes over the training images")
     add("--batch-size", type=utils.two_or_more, default=recipe["batch_size"], help="images per update")
     add("--lr", type=utils.positive_float, default=recipe["lr"], help="learning rate of SGD per 256 images of a batch")
     add("--dim", type=utils.two_or_more, default=recipe["dim"], help="width d of the projector's output")
     add("--pred-dim", type=utils.positive_int, default=recipe["pred_dim"], help="hidden width of the predictor")
-    add("--knn-k", type=utils.positive_int, default=200, help="neighbours of the kNN classifier")
-    add("--knn-temperature", type=utils.positive_float, default=0.1, help="temperature of its votes, in cosine units")
+    add("--knn-k", type=utils.positive_int, default=recipe["knn_k"], help="neighbours of the kNN classifier")
+    add("--knn-temperature", type=utils.positive_float, default=recipe["knn_temperature"], help="of its votes")
     add("--train-images", type=utils.natural, default=0, help="size of a random subset to train on; 0 is all")
     add("--test-images", type=utils.natural, default=0, help="test images used, from the first; 0 is all")
     args = utils.parse_args(parser, argv, QUICK)
@@ -519,7 +492,7 @@ def main(argv: list[str] | None = None) -> None:
         paths = utils.finished(args, [checkpoint_path(args, run) for run in RUNS])
         args.runs = [run for run in RUNS if checkpoint_path(args, run) in paths]
         if not paths:
-            return utils.publish_again(args.out, draw_curves, words)
+            return publish(args.out, draw_curves, words)
     data, source = load_images(args)
     print(f"data: {source}", flush=True)
     if not args.figures_only:
@@ -533,8 +506,8 @@ def main(argv: list[str] | None = None) -> None:
     results["gradient_error"] = gradient_error(data["train_images"][:32], args)
     results["test_images"] = len(data["test_images"])
     seconds, config = sum(sum(curves["seconds"]) for curves in history.values()), utils.run_config(args, source)
-    metrics = utils.save_metrics(args.out, "q3_simsiam", config, seconds=seconds, history=history, results=results)
-    utils.publish(args.out, metrics, draw_curves, words)
+    utils.save_metrics(args.out, "q3_simsiam", config, seconds=seconds, history=history, results=results)
+    publish(args.out, draw_curves, words)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import platform
 import shlex
 import socket
@@ -16,7 +17,6 @@ import textwrap
 from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
-from types import ModuleType
 from typing import NoReturn
 
 import matplotlib
@@ -30,12 +30,12 @@ from torchvision.datasets import CIFAR10, MNIST, SVHN
 from torchvision.datasets.utils import download_url
 
 from data.synthetic import synthetic_data
-from results.tables import make_table, report
 
 if platform.libc_ver()[0] == "glibc":  # let it keep freed memory, which it would have to page in again at once
     ctypes.CDLL(None).mallopt(-1, 2**30)  # M_TRIM_THRESHOLD
     ctypes.CDLL(None).mallopt(-3, 2**25)  # M_MMAP_THRESHOLD, at its maximum
 
+MODES = ("--resume", "--restart", "--figures-only")
 OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory")
 OUT_OF_MEMORY += ("MPS backend out of memory",)  # torch has no class of its own for these
 
@@ -113,7 +113,7 @@ def parse_args(parser: Parser, argv: list[str] | None, quick: dict) -> argparse.
         args.out = Path("results", script if args.data == assignment else f"{script}_{args.data}")
     args.device = choose_device(args.device)
     args.restart |= args.quick and not (args.resume or args.figures_only)
-    flags = [flag for flag in (sys.argv[1:] if argv is None else argv) if flag not in ("--resume", "--restart")]
+    flags = [flag for flag in (sys.argv[1:] if argv is None else argv) if flag not in MODES]
     args.command = shlex.join(["python", parser.prog, *flags])
     try:
         args.out.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,7 @@ def run(main: Callable[[], None]) -> NoReturn:
     except (InputError, OSError) as error:
         status, message = 2, f"{script}: {error}"
     except KeyboardInterrupt:
-        flags = [flag for flag in sys.argv[1:] if flag != "--resume"]
+        flags = [flag for flag in sys.argv[1:] if flag not in MODES]
         status, message = 130, f"\ninterrupted; continue with: python {shlex.join([script, *flags, '--resume'])}"
     except (MemoryError, RuntimeError) as error:
         words = any(words in str(error) for words in OUT_OF_MEMORY)
@@ -306,26 +306,25 @@ def load_amat(data_dir: Path) -> dict:
 
 def load_torchvision(name: str, data_dir: Path) -> dict:
     """Load mnist, svhn or cifar10 with torchvision's class; downloaded, with its checksums, when absent."""
-    first_file, split_kwargs, make = {
-        "mnist": ("MNIST", ({"train": True}, {"train": False}), MNIST),
-        "svhn": ("train_32x32.mat", ({"split": "train"}, {"split": "test"}), SVHN),
-        "cifar10": ("cifar-10-batches-py", ({"train": True}, {"train": False}), CIFAR10),
+    make, file = {
+        "mnist": (MNIST, "MNIST"),
+        "svhn": (SVHN, "train_32x32.mat"),
+        "cifar10": (CIFAR10, "cifar-10-batches-py"),
     }[name]
-    if not (data_dir / first_file).exists():
-        _download(lambda part: [make(part, download=True, **kwargs) for kwargs in split_kwargs], name, data_dir)
+    splits = {split: {"split": split} if name == "svhn" else {"train": split == "train"} for split in ("train", "test")}
+    if not (data_dir / file).exists():
+        _download(lambda part: [make(part, download=True, **which) for which in splits.values()], name, data_dir)
     data = {}
     try:
-        for split, kwargs in zip(("train", "test"), split_kwargs, strict=True):
-            dataset = make(data_dir, **kwargs)
+        for split, which in splits.items():
+            dataset = make(data_dir, **which)
             images = np.asarray(dataset.data)
             data[f"{split}_images"] = images.transpose(0, 2, 3, 1) if name == "svhn" else images
             data[f"{split}_labels"] = np.asarray(dataset.labels if name == "svhn" else dataset.targets, np.uint8)
     except Exception as error:  # torchvision raises whatever the damaged bytes lead it to
-        text = (
-            f"{name} in {data_dir} is damaged or incomplete; complete it, or delete {first_file} to download it again"
-        )
-        raise InputError(text) from error
-    check_arrays(data, data_dir / first_file)
+        text = f"is damaged or incomplete; complete it, or delete {file} to download it again"
+        raise InputError(f"{name} in {data_dir} {text}") from error
+    check_arrays(data, data_dir / file)
     return data | {"source": f"{make.__name__} (torchvision)"}
 
 
@@ -350,11 +349,11 @@ def _download(fetch: Callable[[str], object], name: str, folder: Path) -> None:
 # --- Checkpoints and results ------------------------------------------------------------------------------------------
 
 
-def write(path: Path, content: bytes | str) -> None:
+def write(path: Path, content: bytes | memoryview | str) -> None:
     """Write a file whole or not at all; InputError, with what was there kept, if it cannot be written."""
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # separate jobs may write the same file
     try:
-        part.write_bytes(content if isinstance(content, bytes) else content.encode())
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
@@ -371,7 +370,7 @@ def save_checkpoint(path: Path, config: dict, modules: dict, history: dict) -> N
     states = {name: module.state_dict() for name, module in modules.items()}
     buffer = io.BytesIO()  # a full disk is an OSError for `write`, a RuntimeError like any other for torch.save
     torch.save({"config": config, "history": history, "rng": rng, "states": states}, buffer)
-    write(path, buffer.getvalue())
+    write(path, buffer.getbuffer())
 
 
 def read_checkpoint(path: Path) -> dict:
@@ -417,12 +416,12 @@ def restore(args: argparse.Namespace, path: Path, config: dict, modules: dict, h
     return checkpoint["history"]
 
 
-def progress(path: Path, args: argparse.Namespace) -> tuple[int, int, str]:
-    """Return how far the training in a checkpoint is, how far it goes, and in which unit."""
-    checkpoint = read_checkpoint(path)
-    if epochs := checkpoint["config"].get("epochs"):
-        return len(checkpoint["history"]["seconds"]), epochs, "epochs"
-    return checkpoint["history"].get("iteration", 0), args.iterations, "iterations"
+def progress(path: Path, args: argparse.Namespace) -> tuple[bool, str]:
+    """Return whether the training in a checkpoint is finished, and in words how far it is."""
+    checkpoint, unit = read_checkpoint(path), "iterations" if "iterations" in args else "epochs"
+    history, planned = checkpoint["history"], getattr(args, unit)
+    done = history.get("iteration", 0) if unit == "iterations" else len(history["seconds"])
+    return done >= planned, f"{done:,} of {planned:,} {unit}"
 
 
 def prepare_out(args: argparse.Namespace, paths: list[Path]) -> None:
@@ -437,23 +436,16 @@ def prepare_out(args: argparse.Namespace, paths: list[Path]) -> None:
         for path in old:
             path.unlink()
     elif old and not args.resume:
-        done, planned, unit = progress(old[0], args)
-        text = (
-            "--resume continues, --figures-only evaluates and draws finished runs, --restart discards and trains anew"
-        )
-        raise InputError(f"{old[0]} is there, with {done:,} of {planned:,} {unit}: {text}")
+        text = "--resume continues, --figures-only draws finished runs again, --restart discards and trains anew"
+        raise InputError(f"{old[0]} is there, with {progress(old[0], args)[1]}: {text}")
 
 
 def finished(args: argparse.Namespace, paths: list[Path]) -> list[Path]:
     """Return those of `paths` that hold a finished training; say which are left out."""
-    found = []
-    for path in filter(Path.exists, paths):
-        done, planned, unit = progress(path, args)
-        if done < planned:
-            print(f"{path} is left out: {done:,} of {planned:,} {unit}", flush=True)
-        else:
-            found.append(path)
-    return found
+    states = {path: progress(path, args) for path in paths if path.exists()}
+    for path, (_, words) in ((path, state) for path, state in states.items() if not state[0]):
+        print(f"{path} is left out: {words}", flush=True)
+    return [path for path, (done, _) in states.items() if done]
 
 
 def check_finite(value: Tensor | float, where: str) -> None:
@@ -474,8 +466,8 @@ def save_metrics(
 
     Raises ValueError for numbers that are not finite, which JSON does not have.
     """
-    versions = {"python": platform.python_version(), "numpy": np.__version__, "matplotlib": matplotlib.__version__}
-    versions |= {"torch": torch.__version__, "torchvision": torchvision.__version__}
+    versions = {module.__name__: module.__version__ for module in (np, matplotlib, torch, torchvision)}
+    versions["python"] = platform.python_version()
     made_by = merge(*(run["provenance"] for run in history.values()))
     curves = {name: {key: run[key] for key in run if key != "provenance"} for name, run in history.items()}
     metrics = {"script": script} | {key: "; ".join(entries) for key, entries in made_by.items() if entries}
@@ -485,28 +477,8 @@ def save_metrics(
     return metrics
 
 
-def publish(out: Path, metrics: dict, draw_curves: Callable[[dict, Path], None], words: ModuleType) -> None:
-    """Draw the figures that need the metrics alone, write report.md and end the output with the closing table."""
-    draw_curves(metrics, out)
-    write(out / "report.md", report(words, metrics))
-    print(make_table(words.closing_table(metrics)))
-    print(f"figures, metrics.json and report.md are in {out}")
-
-
-def publish_again(out: Path, draw_curves: Callable[[dict, Path], None], words: ModuleType) -> None:
-    """`publish` from the metrics.json in `out`, where there is no checkpoint; InputError without one."""
-    try:
-        metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{out} holds neither a finished training nor a metrics.json to draw from") from error
-    print(
-        f"figures with images need the checkpoints, which {out} does not hold; the others are drawn from metrics.json"
-    )
-    publish(out, metrics, draw_curves, words)
-
-
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a compact PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", pil_kwargs={"optimize": True})
-    write(path, buffer.getvalue())
+    write(path, buffer.getbuffer())

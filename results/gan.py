@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from results.tables import make_table
+from results.pages import make_table
 
 TITLE = "Problem 2: Wasserstein GAN"
 
@@ -29,14 +29,8 @@ def closing_table(metrics: dict) -> list[list]:
     return [
         ["quantity", "ours", "original", "criterion", "met"],
         ["classifier's test accuracy", accuracy, "-", ">= 0.95", accuracy >= 0.95],
-        ["Fréchet distance", join(*frechet), "noise, blurred, crisp", "falls", falls(frechet)],
-        [
-            f"sharpness (real {real:.4g})",
-            join(*sharp),
-            "blurred, then crisp",
-            "nears the real from the second on",
-            nearer,
-        ],
+        ["Fréchet distance", join(*frechet), "blurred, then crisp", "falls", falls(frechet)],
+        [f"sharpness (real {real:.4g})", join(*sharp), "blurred, then crisp", "nears it from the second on", nearer],
         ["entropy (bits)", join(*entropy), "few digits, then all", "rises from the second on", rises],
         ["entropy at the end (bits)", join(entropy[-1]), "diverse", "> 3.0", entropy[-1] > 3],
         [f"digit changed by {dimensions}", join(*changed), "changes the digit", ">= 0.1 for each", min(changed) >= 0.1],
@@ -84,7 +78,8 @@ def answers(metrics: dict) -> str:
 
     return f"""## 2.2 What do the samples look like as training goes on?
 
-The same noise at each snapshot. A small classifier, trained on the same labelled images, sorts {config["samples"]:,}
+The same noise at each snapshot. Snapshot 0 is grey, not noise, as batch normalisation in evaluation mode uses its
+initial statistics. A small classifier, trained on the same labelled images, sorts {config["samples"]:,}
 samples of each into digits: entropy is that of the histogram (at most 3.32 bits), confidence the mean largest
 probability. The Fréchet distance compares its 128 features of the samples with those of the test images; sharpness is
 the mean magnitude of the brightness gradient.
@@ -117,10 +112,10 @@ images.
 
 ## 2.4 How do interpolations in latent and in pixel space differ?
 
-1,000 pairs at α = 0.4, 0.5 and 0.6 in either scheme; for comparison 3,000 (or all) samples of iteration {last:,}. The
-Fréchet distances of this table are of equally many images: that of the latent path is {apart["latent"]:.1f} times, that
-of the pixel path {apart["pixel"]:.1f} times the one of the samples. (A mean of two z is shorter than they are, which
-favours the latent path beside plain samples.)
+Half-way is α = 0.4, 0.5 and 0.6 of 1,000 pairs in either scheme; for comparison 3,000 (or all) samples of iteration
+{last:,}. The Fréchet distances of this table are of equally many images, of which three of a pair are not independent:
+that of the latent path is {apart["latent"]:.1f} times, that of the pixel path {apart["pixel"]:.1f} times the one of the
+samples. (A mean of two z is shorter than they are, which favours the latent path beside plain samples.)
 
 {interpolation_table}
 

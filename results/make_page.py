@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from results import gan, simsiam, vae
-from results.tables import make_table, report
+from results.pages import make_table, report
 
 FOLDER = Path(__file__).parent
 REFERENCE = FOLDER / "reference"
@@ -30,7 +30,8 @@ def page() -> str:
     joined = "\n".join(answers)
     return f"""# Results
 
-What was run; each problem's own report has its recipe.
+What was run; each problem's own report has its recipe. The answers follow, by the assignment's numbers; questions that
+ask for code alone are answered in the scripts.
 
 {make_table(runs)}
 

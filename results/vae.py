@@ -1,6 +1,6 @@
 """The words of problem 1: closing table and answers, from a metrics.json alone."""
 
-from results.tables import make_table
+from results.pages import make_table
 
 TITLE = "Problem 1: variational autoencoder"
 OFFICIAL = "binarized MNIST (Larochelle's files, MD5 checked)"  # the source for which the original's numbers hold

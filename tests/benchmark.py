@@ -31,7 +31,7 @@ import q2_gan
 import q3_simsiam
 import utils
 from data.synthetic import synthetic_digits
-from results.tables import make_table
+from results.pages import make_table
 
 Functions = dict[str, Callable[[], object]]  # of "ours", "baseline" and "floor"
 
@@ -65,7 +65,7 @@ def load_binarized_mnist() -> Iterator[Functions]:
             text[:, ::2] = binary_images(n).numpy() + ord("0")
             text[:, -1] = ord("\n")
             path.write_bytes(text.tobytes())
-            utils.AMAT_MD5[split] = hashlib.md5(text.tobytes()).hexdigest()
+            utils.AMAT_MD5[split] = hashlib.md5(text.tobytes()).hexdigest()  # of these, until the process ends
 
         def baseline() -> None:
             for path in paths:

@@ -15,7 +15,7 @@ import q2_gan
 import utils
 from data.synthetic import synthetic_data, synthetic_digits
 from results import gan as words
-from results.tables import make_table
+from results.pages import make_table
 from tests import oracles
 from tests.helpers import read_metrics
 

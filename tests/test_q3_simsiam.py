@@ -20,7 +20,7 @@ import q3_simsiam
 import utils
 from data.synthetic import synthetic_data
 from results import simsiam as words
-from results.tables import make_table
+from results.pages import make_table
 from tests import oracles
 from tests.helpers import read_metrics
 
@@ -494,7 +494,8 @@ def test_model_and_loss_run_under_autocast(images):
 def made_up(data="cifar10", epochs=100, **changes):
     """Metrics of four runs that meet the original's claims, as far as the closing table reads them."""
     config = {"data": data, "epochs": epochs, "batch_size": 1024, "lr": 0.03, "dim": 2048, "pred_dim": 512}
-    config |= {"train_images": 0, "test_images": 0, "runs": list(q3_simsiam.RUNS)}
+    config |= {"train_images": 0, "test_images": 0, "knn_k": 200, "knn_temperature": 0.1}
+    config["runs"] = list(q3_simsiam.RUNS)
     results = {run: {"knn_accuracy": 0.15, "loss": -0.98, "output_std": 0.01} | changes for run in q3_simsiam.RUNS}
     results["baseline"]["knn_accuracy"] = changes.get("knn_accuracy", 0.595)
     return {"config": config, "results": results | {"untrained": {"knn_accuracy": 0.2}, "gradient_error": 0.0}}
@@ -517,8 +518,29 @@ def test_closing_table_gives_no_verdict_on_a_shorter_recipe_or_other_data():
     assert column(-1, data="synthetic") == column(2, data="synthetic") == []
 
 
+def collapsing(distances):
+    """Metrics of a run that collapses in epoch 2, as far as its description reads them."""
+    curves = {"knn_accuracy": [0.2, 0.25, 0.1], "loss": [-0.1, -0.99, -0.995], "median_distance": distances}
+    curves |= {"output_std": [1, 0.2, 0.07], "effective_rank": [5, 2, 1.1]}
+    return {"results": {"no_predictor": {}}, "history": {"no_predictor": curves}}
+
+
+def test_description_names_float32_only_where_the_outputs_are_as_near_as_its_rounding():
+    deep = words.describe("no_predictor", collapsing([1, 1e-3, 1.2e-7]))
+    assert "at most -0.98 from epoch 1 on" in deep and "falls to at most 0.15 in epoch 2" in deep
+    assert "no longer tell the images apart" in deep
+    assert "apart" not in words.describe("no_predictor", collapsing([1, 1e-2, 5e-3]))
+
+
+@pytest.mark.parametrize(
+    ("values", "epoch"), [([0.3, 0.1, 0.1], 1), ([0.1, 0.3, 0.1], 2), ([0.1, 0.1], 0), ([0.1, 0.2], None)]
+)
+def test_first_epoch_is_the_one_from_which_on_a_curve_stays_low(values, epoch):
+    assert words.first_epoch(values, 0.15) == epoch
+
+
 def test_figures_only_without_training_is_refused(arguments, tmp_path):
-    with pytest.raises(utils.InputError, match=r"holds neither a finished training nor a metrics\.json"):
+    with pytest.raises(OSError, match=r"holds neither a finished training nor a metrics\.json"):
         q3_simsiam.main([*arguments, "--out", str(tmp_path), "--figures-only"])
 
 

@@ -4,8 +4,9 @@ import re
 
 import pytest
 
+import utils
 from results.make_page import FOLDER, REFERENCE, WORDS, page, reference_metrics
-from results.tables import make_table, report
+from results.pages import make_table, report
 
 
 @pytest.fixture(params=reference_metrics())
@@ -23,6 +24,7 @@ def test_readme_quotes_the_committed_metrics():
         (FOLDER.parent / "README.md").read_text(encoding="utf-8"),
         reference_metrics()["q1_vae"]["results"],
     )
+    assert f"{results['log_likelihood_mc']:.2f}" in readme
     for key in ("elbo_analytic", "elbo_mc", "log_likelihood_analytic"):
         assert f"{results[key]:.2f}" in readme
         assert f"{results['mean'][key]:.1f} ± {results['std'][key]:.1f}" in readme
@@ -34,6 +36,10 @@ def test_figures_of_the_report_are_there_and_no_others(reference):
     name, metrics = reference
     named = set(re.findall(r"!\[.*\]\((.*)\)", report(WORDS[name], metrics)))
     assert named == {path.name for path in (REFERENCE / name).glob("*.png")} and len(named) >= 4
+
+
+def test_official_data_are_named_alike_by_loader_and_words():
+    assert WORDS["q1_vae"].OFFICIAL == utils.AMAT_SOURCE
 
 
 def test_joined_page_is_the_one_of_the_committed_metrics():

@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -116,6 +117,19 @@ def test_run_ends_with_one_line_and_the_exit_status(error, status, line, monkeyp
     with pytest.raises(SystemExit) as exit_:
         utils.run(main)
     assert exit_.value.code == status and capsys.readouterr() == ("", line)
+
+
+@pytest.mark.parametrize("mode", utils.MODES)
+def test_command_after_ctrl_c_can_be_typed(mode, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["q1_vae.py", "--out", str(tmp_path), mode])
+
+    def main():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit):
+        utils.run(main)
+    _, _, *flags = shlex.split(capsys.readouterr().err.split("with: ")[1])
+    assert q1_vae.get_args(flags).resume
 
 
 @pytest.mark.parametrize("text", ["an illegal memory access was encountered", "unsupported memory format option"])
@@ -437,7 +451,7 @@ def test_restore_gives_a_new_history_where_training_begins_and_refuses_to_draw_i
 
 def modes(out, *chosen):
     flags = {flag: flag in chosen for flag in ("resume", "restart", "figures_only")}
-    return argparse.Namespace(out=out, iterations=50, **flags)
+    return argparse.Namespace(out=out, epochs=3, **flags)
 
 
 def test_training_over_a_checkpoint_needs_to_be_asked_for(saved, capsys):
@@ -460,7 +474,7 @@ def test_resume_without_a_checkpoint_says_that_training_starts_anew(tmp_path, ca
 def test_only_finished_trainings_are_drawn_and_the_others_named(saved, capsys):
     path, model = saved
     done = path.with_name("done.pt")
-    utils.save_checkpoint(done, {"epochs": 2}, {"model": model}, {"seconds": [1, 1]})
+    utils.save_checkpoint(done, {"epochs": 3}, {"model": model}, {"seconds": [1, 1, 1]})
     assert utils.finished(modes(path.parent), [path, done, path.with_name("none.pt")]) == [done]
     assert capsys.readouterr().out == f"{path} is left out: 2 of 3 epochs\n"
 
@@ -538,7 +552,7 @@ def test_resume_with_other_flags_overwrites_nothing(tiny):
 
 def test_figures_only_without_training_is_refused(tiny):
     flags, out = tiny
-    with pytest.raises(utils.InputError, match=r"holds neither a finished training nor a metrics\.json"):
+    with pytest.raises(OSError, match=r"holds neither a finished training nor a metrics\.json"):
         q1_vae.main([*flags, "--figures-only"])
     assert digest(out) == {}
 
@@ -552,7 +566,7 @@ def test_figures_only_draws_the_curves_from_the_metrics_alone(tiny, capsys):
             path.unlink()
     capsys.readouterr()
     q1_vae.main([*flags, "--figures-only"])
-    assert "figures with images need the checkpoints" in capsys.readouterr().out
+    assert "holds no finished training: only what metrics.json tells is drawn" in capsys.readouterr().out
     assert digest(out) == {
         name: before[name] for name in ("metrics.json", "report.md", "elbo.png", "log_likelihood.png")
     }

@@ -1,5 +1,8 @@
-"""What the reports of the three problems share: tables, and the frame of a page."""
+"""What the reports of the three problems share: tables, the frame of a page, the end of a run. No torch is needed."""
 
+import json
+from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 
 
@@ -33,3 +36,17 @@ def report(words: ModuleType, metrics: dict) -> str:
 {make_table(words.closing_table(metrics))}
 
 {words.answers(metrics)}"""
+
+
+def publish(out: Path, draw_curves: Callable[[dict, Path], None], words: ModuleType) -> None:
+    """Draw the figures that need `out`/metrics.json alone, write report.md and end with the closing table.
+
+    Raises OSError where there is no metrics.json to draw from.
+    """
+    try:
+        metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OSError(f"{out} holds neither a finished training nor a metrics.json to draw from") from error
+    draw_curves(metrics, out)
+    (out / "report.md").write_text(report(words, metrics), encoding="utf-8")
+    print(f"{make_table(words.closing_table(metrics))}\nfigures, metrics.json and report.md are in {out}")
