@@ -436,7 +436,7 @@ def prepare_out(args: argparse.Namespace, paths: list[Path]) -> None:
         for path in old:
             path.unlink()
     elif old and not args.resume:
-        text = "--resume continues, --figures-only draws finished runs again, --restart discards and trains anew"
+        text = "with the same flags --resume continues and --figures-only draws; --restart discards and trains anew"
         raise InputError(f"{old[0]} is there, with {progress(old[0], args)[1]}: {text}")
 
 

@@ -45,8 +45,10 @@ def publish(out: Path, draw_curves: Callable[[dict, Path], None], words: ModuleT
     """
     try:
         metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise OSError(f"{out} holds neither a finished training nor a metrics.json to draw from") from error
+        if not metrics.keys() >= {"config", "history", "results"}:
+            raise ValueError
+    except (OSError, ValueError, AttributeError) as error:
+        raise OSError(f"{out} holds neither a finished training nor an intact metrics.json to draw from") from error
     draw_curves(metrics, out)
     (out / "report.md").write_text(report(words, metrics), encoding="utf-8")
     print(f"{make_table(words.closing_table(metrics))}\nfigures, metrics.json and report.md are in {out}")

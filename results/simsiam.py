@@ -118,9 +118,9 @@ def answers(metrics: dict) -> str:
         baseline, images = results["baseline"]["knn_accuracy"], results["test_images"]
         error = math.sqrt(baseline * (1 - baseline) / images)
         ablations = [run for run in ("no_stop_gradient", "no_predictor") if run in results]
-        falls = [f"to {results[run]['knn_accuracy']:.4f} with {RUNS[run]}" for run in ablations]
+        others = [f"{results[run]['knn_accuracy']:.4f} with {RUNS[run]}" for run in ablations]
         drops = f"The baseline's {baseline:.4f} has a binomial standard error of {error:.4f} ({images:,} test images)."
-        drops += f" It falls {' and '.join(falls)}." if falls else ""
+        drops += f" Beside it: {' and '.join(others)}." if others else ""
     error = results["gradient_error"]
     equal = "are bit-identical: a factor of 1/2 changes exponents alone, and the backward pass is linear"
     differ = f"differ by {error:.1e}, relative to the norm"

@@ -306,6 +306,8 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     for path in args.submissions:
         if not path.exists():
             parser.error(f"{path} does not exist")
+        if path.is_file() and path.suffix not in (".py", ".ipynb", ".zip"):
+            parser.error(f"{path} is neither a folder nor a .py, .ipynb or .zip file")
     for path in filter(None, (args.csv, args.json, args.gradescope)):
         if path.is_dir() or not path.parent.is_dir():
             parser.error(f"{path} cannot be written: give a file in a folder that exists")

@@ -607,6 +607,7 @@ def test_expected_values_are_out_of_reach_and_patches_stay_in_the_child(few_item
     ("arguments", "words"),
     [
         ("lost", "lost does not exist"),
+        (str(Path(__file__).parent.parent / "README.md"), ""),
         (". --jobs 0", "--jobs and --timeout must be positive"),
         (". --timeout 0", "--jobs and --timeout must be positive"),
         (". --timeout soon", "argument --timeout: invalid float value: 'soon'"),

@@ -540,7 +540,7 @@ def test_first_epoch_is_the_one_from_which_on_a_curve_stays_low(values, epoch):
 
 
 def test_figures_only_without_training_is_refused(arguments, tmp_path):
-    with pytest.raises(OSError, match=r"holds neither a finished training nor a metrics\.json"):
+    with pytest.raises(OSError, match=r"holds neither a finished training nor an intact metrics\.json"):
         q3_simsiam.main([*arguments, "--out", str(tmp_path), "--figures-only"])
 
 

@@ -457,7 +457,9 @@ def modes(out, *chosen):
 def test_training_over_a_checkpoint_needs_to_be_asked_for(saved, capsys):
     path, _ = saved
     before = path.read_bytes()
-    text = r"checkpoint\.pt is there, with 2 of 3 epochs: --resume continues, --figures-only .*, --restart discards"
+    text = (
+        r"checkpoint\.pt is there, with 2 of 3 epochs: with the same flags --resume continues and --figures-only draws"
+    )
     with pytest.raises(utils.InputError, match=text):
         utils.prepare_out(modes(path.parent), [path])
     utils.prepare_out(modes(path.parent, "resume"), [path])
@@ -552,9 +554,18 @@ def test_resume_with_other_flags_overwrites_nothing(tiny):
 
 def test_figures_only_without_training_is_refused(tiny):
     flags, out = tiny
-    with pytest.raises(OSError, match=r"holds neither a finished training nor a metrics\.json"):
+    with pytest.raises(OSError, match=r"holds neither a finished training nor an intact metrics\.json"):
         q1_vae.main([*flags, "--figures-only"])
     assert digest(out) == {}
+
+
+@pytest.mark.parametrize("content", ['{"results": {}}', '{"results":', "[]"])
+def test_damaged_metrics_are_named(tiny, content):
+    flags, out = tiny
+    out.mkdir()
+    (out / "metrics.json").write_text(content)
+    with pytest.raises(OSError, match="nor an intact metrics"):
+        q1_vae.main([*flags, "--figures-only"])
 
 
 def test_figures_only_draws_the_curves_from_the_metrics_alone(tiny, capsys):
