@@ -85,9 +85,9 @@ def kl_gaussian_gaussian_mc(
     """
     eps = torch.randn((num_samples, *mu_q.shape), dtype=mu_q.dtype, device=mu_q.device)
     z = mu_q + (0.5 * logvar_q).exp() * eps
-    log_q = -0.5 * (logvar_q + eps**2)  # (z - mu_q) / sigma_q is eps; the constants of log q and log p cancel
-    log_p = -0.5 * (logvar_p + (z - mu_p) ** 2 * (-logvar_p).exp())
-    return sum_per_example((log_q - log_p).mean(0))
+    # (z - mu_q) / sigma_q is eps; the constants of log q and log p cancel
+    squares = ((z - mu_p) ** 2 * (-logvar_p).exp() - eps**2).mean(0)
+    return sum_per_example(0.5 * (logvar_p - logvar_q + squares))
 
 
 # --- Model ------------------------------------------------------------------------------------------------------------

@@ -75,15 +75,22 @@ class Generator(nn.Module):
         return self.layers(z[:, :, None, None])
 
 
+class LeakyReLU(nn.LeakyReLU):
+    """A product with the slope, a constant to autograd; torch's own has the penalty run back through it with zeros."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.ones_like(x).masked_fill(x <= 0, self.negative_slope)
+
+
 class Critic(nn.Module):
     """Images (B, 3, 32, 32) to values (B,), without normalisation: the penalty is on each example's own gradient."""
 
     def __init__(self, h_dim: int = 64):
         super().__init__()
         self.layers = nn.Sequential(
-            *(nn.Conv2d(3, h_dim, 4, 2, 1), nn.LeakyReLU(0.2)),
-            *(nn.Conv2d(h_dim, 2 * h_dim, 4, 2, 1), nn.LeakyReLU(0.2)),
-            *(nn.Conv2d(2 * h_dim, 4 * h_dim, 4, 2, 1), nn.LeakyReLU(0.2)),
+            *(nn.Conv2d(3, h_dim, 4, 2, 1), LeakyReLU(0.2)),
+            *(nn.Conv2d(h_dim, 2 * h_dim, 4, 2, 1), LeakyReLU(0.2)),
+            *(nn.Conv2d(2 * h_dim, 4 * h_dim, 4, 2, 1), LeakyReLU(0.2)),
             nn.Conv2d(4 * h_dim, 1, 4, 1, 0),
         )
 

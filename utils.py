@@ -1,7 +1,6 @@
 """What the three scripts share: command line, device, data, checkpoints and what a run leaves behind."""
 
 import argparse
-import ctypes
 import hashlib
 import io
 import json
@@ -30,10 +29,6 @@ from torchvision.datasets import CIFAR10, MNIST, SVHN
 from torchvision.datasets.utils import download_url
 
 from data.synthetic import synthetic_data
-
-if platform.libc_ver()[0] == "glibc":  # let it keep freed memory, which it would have to page in again at once
-    ctypes.CDLL(None).mallopt(-1, 2**30)  # M_TRIM_THRESHOLD
-    ctypes.CDLL(None).mallopt(-3, 2**25)  # M_MMAP_THRESHOLD, at its maximum
 
 MODES = ("--resume", "--restart", "--figures-only")
 OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory")

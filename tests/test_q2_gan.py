@@ -109,10 +109,24 @@ def test_generator_has_the_layers_of_the_assignment():
 
 def test_critic_has_the_layers_of_the_assignment():
     critic = q2_gan.Critic()
-    assert [type(m) for m in critic.layers] == [nn.Conv2d, nn.LeakyReLU] * 3 + [nn.Conv2d]
+    assert [type(m) for m in critic.layers] == [nn.Conv2d, q2_gan.LeakyReLU] * 3 + [nn.Conv2d]
     assert {m.negative_slope for m in critic.layers[1::2]} == {0.2}
     assert sum(p.numel() for p in critic.parameters()) == sum(oracles.critic_parameters(64).values())
     assert critic(torch.randn(2, 3, 32, 32)).shape == (2,) and critic(torch.randn(1, 3, 32, 32)).shape == (1,)
+
+
+def test_critic_and_penalty_have_the_gradients_of_torchs_leaky_relu():
+    critic, plain = q2_gan.Critic(4).double(), q2_gan.Critic(4).double()
+    x, y = torch.randn(2, 3, 3, 32, 32, dtype=torch.float64)
+    plain.load_state_dict(critic.state_dict())
+    plain.layers[1] = plain.layers[3] = plain.layers[5] = nn.LeakyReLU(0.2)
+    for network in (critic, plain):
+        torch.manual_seed(0)
+        penalty = q2_gan.lp_reg(x, y, lambda x_hat, network=network: 1000 * network(x_hat))
+        assert penalty > 1
+        (penalty + q2_gan.vf_wasserstein_distance(x, y, network)).backward()
+    for ours, torchs in zip(critic.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, torchs.grad, rtol=1e-12, atol=1e-12)
 
 
 # --- Measures ---------------------------------------------------------------------------------------------------------
