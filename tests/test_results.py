@@ -32,6 +32,18 @@ def test_readme_quotes_the_committed_metrics():
     assert f"Fréchet distance {last['frechet']:.1f} at the end" in readme
 
 
+def test_readme_quotes_the_benchmark():
+    def rows(path):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+
+    measured = {row[0]: row[3] for row in rows(REFERENCE / "benchmark.md")}
+    quoted = {
+        row[0].split(",")[0].split(" with")[0]: row[3] for row in rows(FOLDER.parent / "README.md") if len(row) == 4
+    }
+    assert len(quoted.items() & measured.items()) == 4  # three rows and the header
+
+
 def test_figures_of_the_report_are_there_and_no_others(reference):
     name, metrics = reference
     named = set(re.findall(r"!\[.*\]\((.*)\)", report(WORDS[name], metrics)))
