@@ -10,11 +10,11 @@ validation set and their log-likelihood on the test set by importance sampling, 
 
 import argparse
 import math
-import statistics
 import time
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
@@ -237,7 +237,6 @@ def evaluate(vae: VAE, estimator: str, seed: int, test: Tensor, args: argparse.N
     torch.manual_seed(seed)
     log_weights = importance_log_weights(vae, test[::10], CURVE_SAMPLES[-1])
     curve = {
-        "samples": CURVE_SAMPLES,
         "estimates": [utils.mean(log_mean_exp(log_weights.view(-1, k))) for k in CURVE_SAMPLES],
         "elbo": mean_elbo(vae, test[::10].repeat(50, 1), estimator, args.kl_samples),  # 50 z per image, for precision
     }
@@ -247,16 +246,15 @@ def evaluate(vae: VAE, estimator: str, seed: int, test: Tensor, args: argparse.N
 
 
 def summarise(histories: dict, evaluations: dict, seeds: list[int]) -> dict:
-    """Return `results` of metrics.json: the numbers of the first seed, and of every seed with mean and spread."""
-    by_seed = {str(seed): {} for seed in seeds}
+    """Return `results` of metrics.json: the numbers of the first seed, of every seed, and the curves of all models."""
+    by_seed, curves = {}, {"samples": CURVE_SAMPLES}
     for (name, seed), numbers in evaluations.items():
         numbers = {"elbo": histories[name, seed]["elbo"][-1]} | numbers
-        by_seed[str(seed)] |= {f"{key}_{name}": numbers[key] for key in ("elbo", "test_elbo", "log_likelihood")}
-    first = by_seed[str(seeds[0])]
-    columns = {key: [numbers[key] for numbers in by_seed.values()] for key in first}
-    mean = {key: statistics.fmean(column) for key, column in columns.items()}
-    std = {key: statistics.stdev(column) for key, column in columns.items()} if len(seeds) > 1 else {}
-    return first | {"seeds": by_seed, "mean": mean, "std": std}
+        for key in ("elbo", "test_elbo", "log_likelihood"):
+            by_seed.setdefault(str(seed), {})[f"{key}_{name}"] = numbers[key]
+        for key, values in numbers["curve"].items():
+            curves.setdefault(key, {}).setdefault(name, []).append(values)
+    return by_seed[str(seeds[0])] | {"seeds": by_seed, "curves": curves}
 
 
 def evenly_spaced(images: Tensor, num: int) -> Tensor:
@@ -294,33 +292,37 @@ def load_images(args: argparse.Namespace) -> tuple[dict, str]:
 
 def draw_curves(metrics: dict, out: Path) -> None:
     """Write the figures that need metrics.json alone: validation ELBO against epochs, log p(x) against samples."""
-    figure, results = Figure(figsize=(10, 4), layout="constrained"), metrics["results"]
+    results, config, compared = metrics["results"], metrics["config"], words.is_original(metrics)
     titles = {0: "training, a line for each seed", 0.5: "second half of training"}
-    for axes, (part, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
-        for color, (estimator, label) in enumerate(ESTIMATORS.items()):
-            for seed in results["seeds"]:
-                values = metrics["history"][f"{estimator}_seed{seed}"]["elbo"]
-                epochs = range(int(part * len(values)) + 1, len(values) + 1)
-                axes.plot(epochs, values[epochs[0] - 1 :], color=f"C{color}", marker=".", label=label)
-                label = None  # one entry of the legend for each colour
-        axes.set(xlabel="epoch", ylabel="validation ELBO (nats)", title=title)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
-        axes.legend()
-    utils.save_figure(figure, out / "elbo.png")
+    with utils.panels(out / "elbo.png", titles, xlabel="epoch", ylabel="validation ELBO (nats)") as panels:
+        for part, axes in panels.items():
+            for color, (name, label) in enumerate(ESTIMATORS.items()):
+                curves = [metrics["history"][f"{name}_seed{seed}"]["elbo"] for seed in results["seeds"]]
+                epochs = range(int(part * len(curves[0])) + 1, len(curves[0]) + 1)
+                values = np.array(curves).T[epochs[0] - 1 :]
+                axes.plot(epochs, values, color=f"C{color}", linewidth=0.8, marker="." if len(epochs) < 30 else None)
+                axes.plot([], color=f"C{color}", label=label)
+                if part and compared:
+                    reported = words.ORIGINAL[f"elbo_{name}"]
+                    axes.axhline(reported, color=f"C{color}", linestyle=":", label=f"original, {label}")
+            if part and compared:
+                axes.axhline(words.LIMIT, color="grey", linestyle="--", label=f"criterion, {words.LIMIT}")
+            axes.xaxis.get_major_locator().set_params(integer=True)
 
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    for color, (estimator, curve) in enumerate(results["curves"].items()):
-        axes.semilogx(curve["samples"], curve["estimates"], color=f"C{color}", marker="o", label=ESTIMATORS[estimator])
-        axes.axhline(curve["elbo"], color=f"C{color}", linestyle=":", label=f"ELBO, {ESTIMATORS[estimator]}")
-    axes.set(xlabel="importance samples K", ylabel="estimate of log p(x) (nats)")
-    axes.set_title(f"Log-likelihood of {math.ceil(results['test_images'] / 10):,} test images")
-    axes.set_xticks(curve["samples"], curve["samples"])
-    axes.minorticks_off()
-    axes.grid(alpha=0.3)
-    axes.legend()
-    utils.save_figure(figure, out / "log_likelihood.png")
+    curves, title = results["curves"], f"Log-likelihood of {math.ceil(results['test_images'] / 10):,} test images"
+    labels = {"xlabel": "importance samples K", "ylabel": "estimate of log p(x) (nats)"}
+    with utils.panels(out / "log_likelihood.png", {"": title}, **labels) as panels:
+        axes = panels[""]
+        for color, (name, label) in enumerate(ESTIMATORS.items()):
+            axes.semilogx(curves["samples"], np.array(curves["estimates"][name]).T, f"C{color}.-", linewidth=0.8)
+            axes.plot([], color=f"C{color}", label=label)
+            axes.axhline(np.mean(curves["elbo"][name]), color=f"C{color}", linestyle="--", label=f"ELBO, {label}")
+        axes.axvline(config["importance_samples"], color="grey", linewidth=0.8, label="K of log p(x)")
+        if compared:
+            reported = words.ORIGINAL["log_likelihood"]
+            axes.axhline(reported, color="black", linestyle=":", label=f"original, {reported}")
+        axes.set_xticks(curves["samples"], curves["samples"])
+        axes.minorticks_off()
 
 
 def draw_images(panels: dict[str, Tensor], columns: int, path: Path) -> None:
@@ -393,8 +395,7 @@ def main(argv: list[str] | None = None) -> None:
         seconds += sum(histories[run]["seconds"]) + time.perf_counter() - start
 
     draw_samples({name: vaes[name, seeds[0]] for name in ESTIMATORS}, images["test"], seeds[0], args.out)
-    curves = {name: evaluations[name, seeds[0]]["curve"] for name in ESTIMATORS}
-    results = summarise(histories, evaluations, seeds) | {"curves": curves, "test_images": len(images["test"])}
+    results = summarise(histories, evaluations, seeds) | {"test_images": len(images["test"])}
     config = utils.run_config(args, source) | {"seed": seeds[0], "repeats": len(seeds)}
     history = {f"{name}_seed{seed}": history for (name, seed), history in histories.items()}
     utils.save_metrics(args.out, "q1_vae", config, seconds=seconds, history=history, results=results)

@@ -9,18 +9,15 @@ number behind each claim with a small classifier trained on the same labelled da
 """
 
 import argparse
-import math
 import signal
 import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor, nn
-from torchvision.utils import make_grid
 from tqdm import tqdm, trange
 
 import utils
@@ -30,7 +27,11 @@ from results.pages import publish
 SNAPSHOT_PLACES = (0, 0.14, 0.4, 1)  # of the iterations; the original's 0, 7,000, 20,000 and 50,000
 RECORD_EVERY = 10  # iterations; a log line is printed for every tenth record
 SAVE_EVERY = 60  # seconds
-QUICK = {"iterations": 400, "width": 16, "lr": 1e-3, "classifier_steps": 150, "samples": 2000}
+NOISE_SETS = 5  # independent ones, for the evaluation's standard errors
+SURE = 0.9  # probability from which the classifier is sure of a digit
+EPSILONS = (1, 2, 3, 5, 10, 20)  # lengths of a perturbation, in the prior's deviations
+ALPHAS = torch.linspace(0, 1, 11)
+QUICK = {"iterations": 400, "width": 16, "lr": 1e-3, "classifier_steps": 150, "samples": 1000}
 
 
 # --- The functions of the assignment ----------------------------------------------------------------------------------
@@ -205,12 +206,10 @@ def train(data: dict, args: argparse.Namespace, config: dict) -> None:
                     history[name].append(value)
                 sums.zero_()
             if (iteration + 1) % (10 * RECORD_EVERY) == 0:
+                text = f"distance {history['distance'][-1]:.3f}, penalty {history['penalty'][-1]:.4f}"
+                text = f"iteration {iteration + 1}/{args.iterations}: {text}, {time.perf_counter() - start:.0f} s"
                 with tqdm.external_write_mode():
-                    print(
-                        f"iteration {iteration + 1}/{args.iterations}: distance {history['distance'][-1]:.3f}, "
-                        f"penalty {history['penalty'][-1]:.4f}, {time.perf_counter() - start:.0f} s",
-                        flush=True,
-                    )
+                    print(text, flush=True)
     finally:
         if in_main_thread:
             signal.signal(signal.SIGINT, handler)
@@ -218,16 +217,34 @@ def train(data: dict, args: argparse.Namespace, config: dict) -> None:
         raise KeyboardInterrupt
 
 
+@torch.no_grad()
+def recalibrate(generator: Generator, z: Tensor) -> None:
+    """Set evaluation mode with batch-normalisation statistics estimated anew, as the mean over batches z: (S, B, L).
+
+    Those of training lag behind the weights, and an untrained generator has none: it would draw flat grey.
+    """
+    for module in generator.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # the mean of all batches
+    generator.train()
+    for batch in z:
+        generator(batch)
+    generator.eval()
+
+
 def load_generators(args: argparse.Namespace, config: dict) -> tuple[dict[int, Generator], dict]:
-    """Return the generators of the snapshots in evaluation mode, by iteration, and the history up to the last."""
-    generators = {}
+    """Return the generators of the snapshots, recalibrated, by iteration, and the history up to the last."""
+    torch.manual_seed(args.seed)
+    generators, z = {}, torch.randn(20, args.batch_size, args.latent_size, device=args.device)
     for iteration in args.snapshots:
         path = snapshot_path(args, iteration)
         if not path.exists():
             raise utils.InputError(f"{path} is missing; name other --snapshots, or train without --figures-only")
         generator = Generator(args.latent_size, args.width)
         history = utils.load_checkpoint(path, config, {"generator": generator})["history"]
-        generators[iteration] = generator.eval().to(args.device, memory_format=utils.memory_format(args.device))
+        generators[iteration] = generator.to(args.device, memory_format=utils.memory_format(args.device))
+        recalibrate(generator, z)
     return generators, history
 
 
@@ -260,167 +277,186 @@ def train_classifier(data: dict, args: argparse.Namespace, source: str) -> tuple
 
 @torch.no_grad()
 def generate(generator: Generator, z: Tensor) -> Tensor:
-    """Images (N, 3, 32, 32) for z: (N, L), in chunks."""
-    return torch.cat([generator(chunk) for chunk in z.split(500)])
+    """Images (..., 3, 32, 32) for z: (..., L), in chunks."""
+    return torch.cat([generator(chunk) for chunk in z.flatten(0, -2).split(500)]).unflatten(0, z.shape[:-1])
 
 
 @torch.no_grad()
 def classify(classifier: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Features (N, 128) and class probabilities (N, 10), in chunks."""
+    """Features (N, 128) and class probabilities (N, 10), in chunks.
+
+    The features have unit length: those of noise are short, and so lie near to everything otherwise.
+    """
     features = torch.cat([classifier.features(chunk) for chunk in images.split(500)])
-    return features, classifier.output(features).softmax(1)
+    return F.normalize(features), classifier.output(features).softmax(1)
 
 
-def moments(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (F,) and covariance (F, F) of features (N, F), in float64 on the CPU."""
-    features = features.cpu().double()
-    return features.mean(0), features.T.cov()
+def frechet_distance(p: Tensor, q: Tensor) -> float:
+    """|m_p - m_q|^2 + tr(C_p + C_q - 2 (C_p C_q)^1/2) of features (N, F), (M, F) (Heusel et al., arXiv 1706.08500)."""
+    p, q = p.cpu().double(), q.cpu().double()
+    cov_p, cov_q = p.T.cov(), q.T.cov()
+    eigenvalues = torch.linalg.eigvals(cov_p @ cov_q).real.clamp(min=0)  # those of the root are their roots
+    return float((p.mean(0) - q.mean(0)).square().sum() + (cov_p + cov_q).trace() - 2 * eigenvalues.sqrt().sum())
 
 
-def frechet_distance(p: tuple[Tensor, Tensor], q: tuple[Tensor, Tensor]) -> float:
-    """|m_p - m_q|^2 + tr(C_p + C_q - 2 (C_p C_q)^1/2) of two (mean, covariance) (Heusel et al., arXiv 1706.08500)."""
-    (mean_p, cov_p), (mean_q, cov_q) = p, q
-    values, vectors = torch.linalg.eigh(cov_p)
-    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
-    trace_of_root = torch.linalg.eigvalsh(root @ cov_q @ root).clamp(min=0).sqrt().sum()
-    return float((mean_p - mean_q).square().sum() + cov_p.trace() + cov_q.trace() - 2 * trace_of_root)
+def radii(features: Tensor, k: int = 5) -> Tensor:
+    """Distance of each of the features (N, F) to its k-th neighbour among the others: (N,)."""
+    return torch.cdist(features, features).kthvalue(min(k + 1, len(features)), dim=1).values
 
 
-def sharpness(images: Tensor) -> float:
-    """Mean magnitude of the brightness gradient of images (N, 3, H, W), per pixel, in units of the range [-1, 1]."""
-    grey = images.mean(1)
-    dx, dy = grey[:, :-1, 1:] - grey[:, :-1, :-1], grey[:, 1:, :-1] - grey[:, :-1, :-1]
-    return float((dx.square() + dy.square()).sqrt().mean())
+def measure(images: Tensor, classifier: Classifier, real: Tensor, real_radii: Tensor) -> dict:
+    """Quality and diversity of images (N, 3, 32, 32) beside the features (M, F) of real ones and their `radii`.
 
-
-def entropy_bits(counts: Tensor) -> float:
-    """Entropy of a histogram in bits; log2(10) = 3.32 for ten equally frequent digits."""
-    p = counts.double() / counts.sum()
-    return abs(float(torch.xlogy(p, p).sum())) / math.log(2)
-
-
-def measure(images: Tensor, classifier: Classifier, reference: tuple[Tensor, Tensor]) -> dict:
-    """Diversity, quality and sharpness of images (N, 3, 32, 32) in [-1, 1]; `reference`: moments of the test set."""
+    Precision is the share of images within the radius of a real one, recall the share of real ones within the radius
+    of an image (Kynkäänniemi et al., arXiv 1904.06991, eq. 2); distance is the mean one to the nearest real image.
+    """
     features, probabilities = classify(classifier, images)
-    counts = torch.bincount(probabilities.argmax(1), minlength=10).cpu()
+    distances = torch.cdist(features, real)
+    counts = torch.bincount(probabilities.argmax(1), minlength=10)
     return {
-        "histogram": counts.tolist(),
-        "entropy": entropy_bits(counts),
-        "frechet": frechet_distance(moments(features), reference),
+        "frechet": frechet_distance(features, real),
+        "precision": utils.mean((distances <= real_radii).any(1)),
+        "recall": utils.mean((distances <= radii(features)[:, None]).any(0)),
+        "distance": utils.mean(distances.amin(1)),
         "confidence": utils.mean(probabilities.amax(1)),
-        "sharpness": sharpness(images),
+        "histogram": counts.tolist(),
     }
 
 
-def perturb(z: Tensor, dimension: int, epsilons: Tensor) -> Tensor:
-    """z: (N, L) with each of `epsilons`: (E,) added to one coordinate: (E, N, L)."""
-    perturbed = z.repeat(len(epsilons), 1, 1)
-    perturbed[:, :, dimension] += epsilons[:, None]
-    return perturbed
+def read(classifier: Classifier, images: Tensor) -> Tensor:
+    """The digit in each of the images (..., 3, 32, 32): (...), -1 where the classifier is not sure."""
+    confidence, digits = classify(classifier, images.flatten(0, -4))[1].max(1)
+    return digits.masked_fill(confidence < SURE, -1).view(images.shape[:-3])
+
+
+def perturb(z: Tensor, directions: Tensor, epsilons: Tensor) -> Tensor:
+    """z + epsilon * direction for z: (N, L), directions (N, L) or (L,) and each of the epsilons (E,): (E, N, L)."""
+    return z + epsilons[:, None, None] * directions
+
+
+def measure_perturbation(generator: Generator, classifier: Classifier, z: Tensor, dims: list[int]) -> dict:
+    """Share of z: (N, L) taken from a sure digit to another by steps of EPSILONS.
+
+    Along `dims` and random directions, for each step; along every dimension, over all steps.
+    """
+    size, epsilons = z.shape[1], torch.tensor(EPSILONS, device=z.device)
+    before, shares = read(classifier, generate(generator, z)), []
+    for direction in torch.cat([torch.eye(size), F.normalize(torch.randn(size, size))]).to(z.device):
+        after = read(classifier, generate(generator, perturb(z, direction, epsilons)))
+        changed = (before >= 0) & (after >= 0) & (after != before)
+        shares.append(changed.sum(1) / (before >= 0).sum().clamp(min=1))
+    along, random = torch.stack(shares).cpu().split(size)  # each (L, E)
+    numbers = {"asked": along[dims].mean(0), "random": random.mean(0), "by_dimension": along.mean(1)}
+    return {name: values.tolist() for name, values in numbers.items()}
 
 
 def interpolate(generator: Generator, z0: Tensor, z1: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
     """(a) g(alpha z0 + (1 - alpha) z1) and (b) alpha g(z0) + (1 - alpha) g(z1), each (len(alphas), N, 3, 32, 32)."""
     a = alphas.view(-1, 1, 1)
-    latent = generate(generator, (a * z0 + (1 - a) * z1).flatten(0, 1)).unflatten(0, (len(alphas), len(z0)))
+    latent = generate(generator, a * z0 + (1 - a) * z1)
     a = alphas.view(-1, 1, 1, 1, 1)
     return latent, a * generate(generator, z0) + (1 - a) * generate(generator, z1)
 
 
-def evaluate(generators: dict, classifier: Classifier, data: dict, args: argparse.Namespace) -> dict:
-    """The numbers behind the claims: every snapshot's samples, and perturbations and interpolations of the last."""
-    torch.manual_seed(args.seed)
-    reference = moments(classify(classifier, scale(data["test_images"]))[0])
-    real = scale(data["train_images"][: args.samples])
-    z = torch.randn(args.samples, args.latent_size, device=args.device)
-    snapshots = {str(i): measure(generate(g, z), classifier, reference) for i, g in generators.items()}
+def measure_interpolation(paths: Tensor, classifier: Classifier, real: Tensor) -> dict:
+    """What is met on paths (A, N, 3, 32, 32) beside the features (M, F) of real images.
 
-    last = generators[args.snapshots[-1]]
-    epsilons = torch.linspace(0, args.perturb_max, 5, device=args.device)
-    base, changed, moved = torch.randn(64, args.latent_size, device=args.device), [], []
-    for dimension in trange(args.latent_size, desc="perturbations", leave=False, disable=None):
-        images = generate(last, perturb(base, dimension, epsilons).flatten(0, 1))
-        digits = classify(classifier, images)[1].argmax(1).view(len(epsilons), -1)
-        changed.append(utils.mean(digits[1:] != digits[0]))
-        images = images.unflatten(0, digits.shape)
-        moved.append(utils.mean((images[-1] - images[0]).square().mean((1, 2, 3)).sqrt()))
-
-    pairs = torch.randn(2, 1000, args.latent_size, device=args.device)
-    latent, pixel = interpolate(last, *pairs, torch.tensor([0.4, 0.5, 0.6], device=args.device))
-    schemes = {"latent": latent.flatten(0, 1), "pixel": pixel.flatten(0, 1), "samples": generate(last, z[:3000])}
+    Distance to the nearest real image and confidence for each of A; digits on a path, its largest step over its mean.
+    """
+    features, probabilities = (x.unflatten(0, paths.shape[:2]) for x in classify(classifier, paths.flatten(0, 1)))
+    steps = paths.diff(dim=0).flatten(2).norm(dim=2)
     return {
-        "real": measure(real, classifier, reference),
-        "per_snapshot": snapshots,
-        "perturbation": {"changed": changed, "moved": moved},
-        "interpolation": {name: measure(images, classifier, reference) for name, images in schemes.items()},
+        "distance": torch.cdist(features, real).amin(2).mean(1).tolist(),
+        "confidence": probabilities.amax(2).mean(1).tolist(),
+        "digits": utils.mean(F.one_hot(probabilities.argmax(2), 10).amax(0).sum(1)),
+        "largest_step": utils.mean(steps.amax(0) / steps.mean(0)),
     }
 
 
-# --- Figures and report -----------------------------------------------------------------------------------------------
+def gather(sets: list) -> dict | list:
+    """Join equal nested dicts into one with lists of their leaves."""
+    return {key: gather([s[key] for s in sets]) for key in sets[0]} if isinstance(sets[0], dict) else sets
 
 
-def show(axes: Axes, images: Tensor, columns: int) -> None:
-    """Show images (N, 3, 32, 32) in [-1, 1] as a grid of 34 pixels to a cell."""
-    grid = make_grid((images.cpu() / 2 + 0.5).clamp(0, 1), nrow=columns, padding=2, pad_value=1)
-    axes.imshow(grid.permute(1, 2, 0).numpy(), interpolation="nearest")
-    axes.tick_params(length=0, labelsize=8, labeltop=True, labelbottom=False)
-    axes.spines[:].set_visible(False)
+def evaluate(generators: dict, classifier: Classifier, data: dict, args: argparse.Namespace) -> dict:
+    """The numbers behind the claims, beside half of the test images: lists over independent sets of noise.
+
+    "real" is the other half, measured in the same way.
+    """
+    torch.manual_seed(args.seed)
+    images, last, sets = data["test_images"], generators[args.snapshots[-1]], []
+    real, others = scale(images[torch.randperm(len(images), device=args.device)[: 2 * args.samples]]).chunk(2)
+    real, _ = classify(classifier, real)
+    yardstick = classifier, real, radii(real)
+    for _ in trange(NOISE_SETS, desc="evaluation", leave=False, disable=None):
+        z = torch.randn(len(others), args.latent_size, device=args.device)
+        latent, pixel = interpolate(last, *z[: len(z) // 25 * 2 + 2].chunk(2), ALPHAS.to(z.device))
+        numbers = {"per_snapshot": {str(i): measure(generate(g, z), *yardstick) for i, g in generators.items()}}
+        numbers["perturbation"] = measure_perturbation(last, classifier, z[: len(z) // 300 + 1], args.perturb_dims)
+        numbers["latent"] = measure_interpolation(latent, classifier, real)
+        numbers["pixel"] = measure_interpolation(pixel, classifier, real)
+        sets.append(numbers)
+    return gather(sets) | {"real": gather([measure(others, *yardstick)])}
 
 
-def draw_grids(grids: dict[str, Tensor], path: Path) -> None:
-    """Grids of 8 x 8 images (64, 3, 32, 32), side by side under their titles."""
-    figure = Figure(figsize=(3.6 * len(grids), 3.9), layout="constrained")
-    for axes, (title, images) in zip(figure.subplots(1, len(grids), squeeze=False)[0], grids.items(), strict=True):
-        show(axes, images, 8)
-        axes.set(title=title, xticks=[], yticks=[])
-    utils.save_figure(figure, path)
-
-
-def draw_strips(strips: dict[str, Tensor], labels: list[str], title: str, path: Path) -> None:
-    """A row of images (len(labels), 3, 32, 32) for each entry, its name on the left and `labels` above the columns."""
-    figure = Figure(figsize=(0.42 * len(labels) + 1.2, 0.45 * len(strips) + 0.8), layout="constrained")
-    axes = figure.subplots()
-    show(axes, torch.cat(list(strips.values())), len(labels))
-    axes.set_xticks([34 * i + 18 for i in range(len(labels))], labels)
-    axes.set_yticks([34 * i + 18 for i in range(len(strips))], list(strips))
-    axes.set_title(title, fontsize=10)
-    utils.save_figure(figure, path)
+# --- Figures ----------------------------------------------------------------------------------------------------------
 
 
 def draw_curves(metrics: dict, out: Path) -> None:
-    """The critic's estimate of the Wasserstein distance and the penalty against iterations."""
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    """Write the figures that need metrics.json alone: training, quality of the snapshots, interpolation."""
+    results, training = metrics["results"], metrics["history"]["training"]
     titles = {"distance": "Critic's estimate of the Wasserstein distance", "penalty": "Lipschitz penalty"}
-    for axes, (name, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
-        values = metrics["history"]["training"][name]
-        iterations = range(RECORD_EVERY, RECORD_EVERY * len(values) + 1, RECORD_EVERY)
-        axes.plot(iterations, values, linewidth=1, marker="." if len(iterations) < 20 else None)
-        axes.set(xlabel="generator iteration", ylabel=f"mean of {RECORD_EVERY} iterations", title=title)
-        axes.set_yscale("symlog", linthresh=0.01)  # logarithmic, but an estimate may be negative
-        axes.grid(alpha=0.3)
-    utils.save_figure(figure, out / "training.png")
+    labels = {"xlabel": "generator iteration", "ylabel": f"mean of {RECORD_EVERY} iterations"}
+    with utils.panels(out / "training.png", titles, **labels) as panels:
+        for name, axes in panels.items():
+            iterations = range(RECORD_EVERY, RECORD_EVERY * len(training[name]) + 1, RECORD_EVERY)
+            axes.plot(iterations, training[name], linewidth=1, marker="." if len(iterations) < 20 else None)
+            axes.set_yscale("symlog", linthresh=0.01)  # logarithmic, but an estimate may be negative
+
+    snapshots = {int(iteration): numbers for iteration, numbers in results["per_snapshot"].items()}
+    titles = {name: words.STATISTICS[name] for name in ("frechet", "precision", "recall", "entropy")}
+    with utils.panels(out / "quality.png", titles, xlabel="generator iteration") as panels:
+        for name, axes in panels.items():
+            values = [words.sets_of(numbers, name) for numbers in snapshots.values()]
+            axes.plot(list(snapshots), values, color="C0", marker=".", linewidth=0.8)
+            axes.axhline(*words.sets_of(results["real"], name), color="black", linestyle=":", label="real images")
+            axes.set_xscale("symlog", linthresh=max([*snapshots][:2]) or 1)
+
+    titles = {"distance": "Distance to the nearest real image", "confidence": "Classifier's confidence"}
+    with utils.panels(out / "interpolation_curves.png", titles, xlabel="α") as panels:
+        for name, axes in panels.items():
+            for scheme in ("latent", "pixel"):
+                axes.plot(ALPHAS, np.mean(results[scheme][name], 0), marker=".", label=f"{scheme} interpolation")
+            mean = np.mean(snapshots[results["snapshots"][-1]][name])
+            axes.axhline(mean, color="black", linestyle=":", label="plain samples")
 
 
-def draw_images(generators: dict, args: argparse.Namespace) -> None:
-    """Write the figures of images: the same noise at all snapshots, perturbations and interpolations of the last."""
+def draw_images(generators: dict, classifier: Classifier, args: argparse.Namespace) -> list[list[int]]:
+    """Write the figures of images: the same noise at all snapshots, perturbations and interpolations of the last.
+
+    Those start at the first noise vectors of whose image the classifier is sure. Returns the digits that it reads in
+    the perturbed images, a row for each dimension, -1 where it is not sure.
+    """
     torch.manual_seed(args.seed)
-    z = torch.randn(64, args.latent_size, device=args.device)
-    grids = {f"iteration {iteration:,}": generate(g, z) for iteration, g in generators.items()}
-    draw_grids(grids, args.out / "samples.png")
+    z = torch.randn(1000, args.latent_size, device=args.device)
+    strips = {f"iteration {iteration:,}": generate(g, z[:20]) for iteration, g in generators.items()}
+    utils.draw_strips(strips, [""] * 20, "Samples of the same noise", args.out / "samples.png")
 
     iteration, last = list(generators.items())[-1]
-    epsilons = torch.arange(args.perturb_max + 1, device=args.device)
-    strips = {f"dimension {d}": generate(last, perturb(z[:1], d, epsilons)[:, 0]) for d in args.perturb_dims}
-    title = f"One latent dimension raised by ε, iteration {iteration:,}"
-    draw_strips(strips, ["z", *map(str, epsilons.tolist()[1:])], title, args.out / "perturbation.png")
+    z = z[(read(classifier, generate(last, z)) < 0).int().argsort(stable=True)]  # those of sure digits first
+    dims, epsilons = args.perturb_dims, torch.arange(args.perturb_max + 1, device=args.device)
+    images = generate(last, perturb(z[: len(dims)], torch.eye(args.latent_size, device=args.device)[dims], epsilons))
+    digits = read(classifier, images).T.cpu()
+    strips = {f"dimension {d}": images[:, row] for row, d in enumerate(dims)}
+    title = f"One latent dimension raised by ε, with the digit the classifier is sure of, iteration {iteration:,}"
+    utils.draw_strips(strips, ["z", *epsilons.tolist()[1:]], title, args.out / "perturbation.png", digits)
 
-    alphas = torch.linspace(0, 1, 11, device=args.device)
-    latent, pixel = interpolate(last, z[:8:2], z[1:8:2], alphas)
-    strips = {}
-    for pair in range(4):
-        strips |= {f"{pair + 1} (a) latent": latent[:, pair], f"{pair + 1} (b) pixel": pixel[:, pair]}
+    latent, pixel = interpolate(last, z[:8:2], z[1:8:2], ALPHAS.to(args.device))
+    schemes = {"(a) latent": latent, "(b) pixel": pixel}
+    strips = {f"{pair + 1} {name}": images[:, pair] for pair in range(4) for name, images in schemes.items()}
     title = f"Interpolation from z1 (α = 0) to z0 (α = 1), iteration {iteration:,}"
-    draw_strips(strips, [f"{alpha:.1f}" for alpha in alphas], title, args.out / "interpolation.png")
+    utils.draw_strips(strips, [f"{alpha:.1f}" for alpha in ALPHAS], title, args.out / "interpolation.png")
+    return digits.tolist()
 
 
 # --- Command line -----------------------------------------------------------------------------------------------------
@@ -440,7 +476,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--perturb-dims", type=utils.natural, nargs="+", default=[3, 30, 35, 50], help="latent dimensions to perturb")
     add("--perturb-max", type=utils.positive_int, default=20, help="largest perturbation, in the prior's deviations")
     add("--classifier-steps", type=utils.positive_int, default=900, help="updates of the classifier, 128 images each")
-    add("--samples", type=utils.two_or_more, default=10_000, help="samples per snapshot for the numbers")
+    add("--samples", type=utils.two_or_more, default=5000, help="samples per snapshot and set of noise, to be measured")
     args = utils.parse_args(parser, argv, QUICK)
     if args.snapshots is None:
         kept = [int(path.stem.split("_")[1]) for path in args.out.glob("snapshot_*.pt") if path.stem[9:].isdigit()]
@@ -475,7 +511,7 @@ def main(argv: list[str] | None = None) -> None:
     generators, history = load_generators(args, config)
     results = {"snapshots": args.snapshots, "classifier_accuracy": accuracy}
     results |= evaluate(generators, classifier, data, args)
-    draw_images(generators, args)
+    results["perturbation"] |= {"epsilons": EPSILONS, "digits": draw_images(generators, classifier, args)}
     seconds += history["seconds"] + time.perf_counter() - start
     run_config = utils.run_config(args, source) | {"iterations": args.snapshots[-1]}
     history = {"training": {key: history[key] for key in ("distance", "penalty", "provenance")}}

@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import io
+import itertools
 import json
 import math
 import os
@@ -13,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 from typing import NoReturn
@@ -23,10 +25,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import torchvision
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 from torchvision.datasets import CIFAR10, MNIST, SVHN
 from torchvision.datasets.utils import download_url
+from torchvision.utils import make_grid
 
 from data.synthetic import synthetic_data
 
@@ -230,8 +234,8 @@ def load_rgb(args: argparse.Namespace) -> tuple[dict[str, Tensor], str]:
     tensors = {}
     for split in ("train", "test"):
         images = torch.tensor(data[f"{split}_images"])
-        if len(images) < 2:
-            raise InputError(f"{data['source']}: at least two {split} images are due")
+        if len(images) < 4:
+            raise InputError(f"{data['source']}: at least four {split} images are due")
         if images.shape[1:3] not in ((28, 28), (32, 32)):
             raise InputError(f"{data['source']}: images are {tuple(images.shape[1:])}; 32 x 32 or 28 x 28 is due")
         images = images.permute(0, 3, 1, 2) if images.dim() == 4 else images[:, None].expand(-1, 3, -1, -1)
@@ -472,8 +476,44 @@ def save_metrics(
     return metrics
 
 
+@contextmanager
+def panels(path: Path, titles: dict[str, str], **labels: str) -> Iterator[dict[str, Axes]]:
+    """Give axes for curves, side by side under `titles`, and write them to `path`, with a legend of labelled lines."""
+    figure = Figure(figsize=(max(6, 4 * len(titles)), 3.7), layout="constrained")
+    axes = dict(zip(titles, figure.subplots(1, len(titles), squeeze=False)[0], strict=True))
+    for name, panel in axes.items():
+        panel.set(title=titles[name], **labels)
+        panel.grid(alpha=0.3)
+    yield axes
+    for panel in axes.values():
+        if panel.get_legend_handles_labels()[1]:
+            panel.legend(fontsize=8)
+    save_figure(figure, path)
+
+
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a compact PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", pil_kwargs={"optimize": True})
     write(path, buffer.getbuffer())
+
+
+def draw_strips(strips: dict[str, Tensor], labels: list, title: str, path: Path, digits: Tensor | None = None) -> None:
+    """Write rows of images (N, 3, 32, 32) in [-1, 1], their names on the left and `labels` above the columns.
+
+    digits: (len(strips), N), written under the images, "?" where they are negative.
+    """
+    height = 34 if digits is None else 46
+    cells = F.pad(torch.cat(list(strips.values())).cpu() / 2 + 0.5, (0, 0, 0, height - 34), value=1).clamp(0, 1)
+    figure = Figure(figsize=(0.42 * len(labels) + 1.2, 0.0132 * height * len(strips) + 0.8), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(make_grid(cells, nrow=len(labels), pad_value=1).permute(1, 2, 0).numpy(), interpolation="nearest")
+    for row, column in itertools.product(range(len(strips)), range(0 if digits is None else len(labels))):
+        text, color = (digits[row, column].item(), "black") if digits[row, column] >= 0 else ("?", "silver")
+        axes.text(34 * column + 18, height * row + 40, text, color=color, size=8, ha="center", va="center")
+    axes.tick_params(length=0, labelsize=8, labeltop=True, labelbottom=False)
+    axes.spines[:].set_visible(False)
+    axes.set_xticks([34 * i + 18 for i in range(len(labels))], labels)
+    axes.set_yticks([height * i + 18 for i in range(len(strips))], list(strips))
+    axes.set_title(title, fontsize=10)
+    save_figure(figure, path)

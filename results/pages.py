@@ -1,9 +1,34 @@
 """What the reports of the three problems share: tables, the frame of a page, the end of a run. No torch is needed."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean, stdev
 from types import ModuleType
+
+
+def standard_error(values: list[float]) -> float:
+    """Return the standard error of the mean of independent values; 0 for a single one."""
+    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+
+
+def mean_error(values: list[float]) -> str:
+    """Return the mean and, of several values, its standard error, to that error's precision."""
+    mean, error = fmean(values), standard_error(values)
+    if not error:
+        return f"{mean:.4g}"
+    digits = max(0, 1 - math.floor(math.log10(error)))
+    return f"{mean:.{digits}f} ± {error:.{digits}f}"
+
+
+def decide(values: list[float], sign: str, limit: float) -> str:
+    """Return whether the mean lies three standard errors beyond `limit`, on the side that `sign` ("<", ">") names."""
+    if len(values) < 2:
+        return "not decided"
+    excess = (fmean(values) - limit) * (1 if sign == ">" else -1)
+    margin = 3 * standard_error(values)
+    return "supported" if excess > margin else "contradicted" if excess < -margin else "not decided"
 
 
 def make_table(rows: list[list]) -> str:

@@ -33,7 +33,7 @@ def is_full(config: dict) -> bool:
 def closing_table(metrics: dict) -> list[list]:
     """Return the rows of every run beside the original's; a shorter recipe is not held to the original's claims."""
     config, results = metrics["config"], metrics["results"]
-    rows = [["quantity", "ours", "original", "criterion", "met"]]
+    rows = [["quantity", "ours", "original", "criterion", "verdict"]]
     claims = {(run, quantity): claim for run, quantity, *claim in CLAIMS if config["data"] == "cifar10"}
     for run in config["runs"]:
         for quantity, words in QUANTITIES.items():

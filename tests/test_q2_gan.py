@@ -4,10 +4,12 @@ import math
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from torch import nn
 
@@ -197,14 +199,14 @@ def test_classifier_learns_its_labels(bright):
 
 
 class Threshold(nn.Module):
-    """A stub of the classifier: digit 1 for an image whose first pixel is positive, 0 otherwise, surely."""
+    """A stub of the classifier: digit 1 where the first pixel is positive, 0 where negative, the surer the further."""
 
     def features(self, x):
         return torch.stack([x[:, 0, 0, 0], x[:, 0, 0, 1]], 1)
 
     def output(self, features):
         return torch.stack(
-            [torch.zeros(len(features)), 100 * features[:, 0], *(torch.full((8, len(features)), -100.0))], 1
+            [torch.zeros(len(features)), 10 * features[:, 0], *(torch.full((8, len(features)), -100.0))], 1
         )
 
 
@@ -215,94 +217,225 @@ class Latent(nn.Module):
         return z[:, 0].clamp(-1, 1)[:, None, None, None].expand(-1, 3, 32, 32)
 
 
-def test_measure_of_known_images():
-    images = torch.ones(4, 3, 32, 32)
-    images[3] = -1
-    numbers = q2_gan.measure(images, Threshold(), (torch.zeros(2).double(), torch.zeros(2, 2).double()))
+def test_recalibration_takes_the_mean_statistics_of_the_noise():
+    generator, z = q2_gan.Generator(10, 8), torch.randn(4, 50, 10)
+    before = generator.eval()(z[0])
+    q2_gan.recalibrate(generator, z)
+    inputs = [generator.layers[0](batch[:, :, None, None]) for batch in z]
+    norm = generator.layers[1]
+    torch.testing.assert_close(norm.running_mean, torch.stack([x.mean((0, 2, 3)) for x in inputs]).mean(0))
+    torch.testing.assert_close(norm.running_var, torch.stack([x.var((0, 2, 3)) for x in inputs]).mean(0))
+    after = generator(z[0])
+    assert not generator.training and after.std(0).mean() > 0.1 > 20 * before.std(0).mean()  # noise, not flat grey
+    q2_gan.recalibrate(generator, z)
+    torch.testing.assert_close(generator(z[0]), after)
+
+
+def test_features_have_unit_length_and_do_not_change_the_probabilities():
+    torch.manual_seed(0)
+    classifier, images = q2_gan.Classifier().eval(), torch.randn(3, 3, 32, 32)
+    features, probabilities = q2_gan.classify(classifier, images)
+    torch.testing.assert_close(features.norm(dim=1), torch.ones(3))
+    torch.testing.assert_close(probabilities, classifier(images).softmax(1))
+
+
+def test_radii_are_distances_to_the_fifth_neighbour():
+    x = torch.randn(20, 3)
+    expected = [sorted(math.dist(a, b) for b in x.tolist())[5] for a in x.tolist()]
+    torch.testing.assert_close(q2_gan.radii(x), torch.tensor(expected))
+
+
+def on_circle(degrees):
+    """Images whose feature, in Threshold, is the unit vector of each angle."""
+    angles = torch.deg2rad(torch.as_tensor(degrees, dtype=torch.float32))
+    images = torch.zeros(len(angles), 3, 32, 32)
+    images[:, 0, 0, 0], images[:, 0, 0, 1] = angles.cos(), angles.sin()
+    return images
+
+
+def measured(degrees, real_degrees, k):
+    real = q2_gan.classify(Threshold(), on_circle(real_degrees))[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(q2_gan, "radii", partial(q2_gan.radii, k=k))
+        return q2_gan.measure(on_circle(degrees), Threshold(), real, q2_gan.radii(real))
+
+
+def test_precision_and_recall_on_a_circle():
+    real, samples = [0, 10, 20, 90, 100, 110], [5, 12, 40, 41, 42, 200]
+    numbers = measured(samples, real, k=1)  # the real balls reach 10 degrees; those of the samples 7, 7, 1, 1, 1, 158
+    assert numbers["precision"] == pytest.approx(2 / 6)
+    assert numbers["recall"] == pytest.approx(5 / 6) and measured(samples[:-1], real, k=1)["recall"] == 2 / 6
+    nearest = [5, 2, 20, 21, 22, 90]
+    assert numbers["distance"] == pytest.approx(np.mean(2 * np.sin(np.radians(nearest) / 2)), abs=1e-3)
+
+
+def test_measure_reads_digits_and_confidence():
+    numbers = measured([0, 10, 180, 70], [0, 5, 10, 20, 30, 40, 50], k=5)
     assert numbers["histogram"] == [1, 3, 0, 0, 0, 0, 0, 0, 0, 0]
-    assert numbers["entropy"] == pytest.approx(2 - 0.75 * math.log2(3)) and numbers["sharpness"] == 0
-    assert numbers["confidence"] == pytest.approx(1)
-    assert numbers["frechet"] == pytest.approx(2 * 0.5**2 + 2 * 1)  # mean (0.5, 0.5), variances 1
+    sigmoid = [1 / (1 + math.exp(-10 * abs(math.cos(math.radians(angle))))) for angle in (0, 10, 180, 70)]
+    assert numbers["confidence"] == pytest.approx(np.mean(sigmoid), abs=1e-5)
 
 
-def test_evaluation_finds_the_dimension_that_matters(bright):
+def test_only_sure_digits_are_read():
+    images = torch.stack([on_circle([0, 180, 80]), on_circle([100, 60, 0])])
+    assert q2_gan.read(Threshold(), images).tolist() == [[1, 0, -1], [-1, 1, 1]]
+
+
+def test_perturbation_finds_the_dimension_that_matters():
+    z = torch.tensor([[-0.9, 0, 0, 0], [-0.5, 1, 2, 3], [0.9, 0, 0, 0], [0.05, 0, 0, 0]])  # the last is not sure
+    shares = q2_gan.measure_perturbation(Latent(), Threshold(), z, [0, 2])
+    assert shares["by_dimension"] == pytest.approx([(1 / 3 + 5 * 2 / 3) / 6, 0, 0, 0])  # at 1, z of -0.9 is not sure
+    assert shares["asked"] == pytest.approx([1 / 6, *[1 / 3] * 5])
+    assert len(shares["random"]) == 6 and min(shares["random"]) >= 0 and max(shares["random"]) < 1
+
+
+def test_random_directions_have_the_length_of_a_step(monkeypatch):
+    steps = []
+    monkeypatch.setattr(q2_gan, "perturb", lambda z, direction, epsilons: (steps.append(direction), z[None])[1])
+    monkeypatch.setattr(q2_gan, "EPSILONS", (1,))
+    q2_gan.measure_perturbation(Latent(), Threshold(), torch.randn(3, 5), [0])
+    torch.testing.assert_close(torch.stack(steps).norm(dim=1), torch.ones(10))
+    assert torch.equal(torch.stack(steps[:5]), torch.eye(5)) and (torch.stack(steps[5:]) != 0).all()
+
+
+def test_perturbation_touches_the_asked_coordinate_of_each_row():
+    z = torch.randn(2, 100)
+    difference = q2_gan.perturb(z, torch.eye(100)[[3, 30]], torch.arange(21)) - z
+    assert difference.shape == (21, 2, 100)
+    for row, dimension in enumerate((3, 30)):
+        torch.testing.assert_close(difference[:, row, dimension], torch.arange(21.0))
+        difference[:, row, dimension] = 0
+    assert not difference.any()
+
+
+def test_what_is_met_on_a_path():
+    path = torch.stack([on_circle([0, 0]), on_circle([60, 0]), on_circle([180, 120]), on_circle([180, 180])])
+    real, _ = q2_gan.classify(Threshold(), on_circle([0, 180]))
+    numbers = q2_gan.measure_interpolation(path, Threshold(), real)
+    assert numbers["distance"] == pytest.approx([0, 0.5, 0.5, 0], abs=1e-3)  # chords of 60 degrees
+    assert numbers["confidence"][0] > 0.999 > numbers["confidence"][1] > 0.99
+    assert numbers["digits"] == 2
+    ratios = [math.sqrt(3) / ((1 + math.sqrt(3) + 0) / 3), math.sqrt(3) / ((0 + math.sqrt(3) + 1) / 3)]
+    assert numbers["largest_step"] == pytest.approx(np.mean(ratios))
+
+
+def test_evaluation_measures_every_set_of_noise(bright):
     args, data = bright
-    args.samples, args.perturb_max, args.snapshots = 100, 4, [0]
-    data["test_images"] = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8)
-    results = q2_gan.evaluate({0: Latent()}, Threshold(), data, args)
-    changed, moved = results["perturbation"]["changed"], results["perturbation"]["moved"]
-    assert changed[1:] == moved[1:] == [0, 0, 0]
-    assert 0.3 < changed[0] < 0.6  # the half below zero crosses it, most at the smallest epsilon of 1
-    assert 0.6 < moved[0] < 1.4  # at epsilon 4, E[1 - clamp(z)] is 1
-    middle = results["interpolation"]
-    assert sum(middle["latent"]["histogram"]) == sum(middle["pixel"]["histogram"]) == 3000
-    assert results["real"]["histogram"] == [0, 40, *[0] * 8]
-
-
-def claims(frechet, sharp, entropy, latent, pixel, changed=0.5, accuracy=0.96):
-    """Metrics with the given numbers, as closing_table takes them."""
-    keys = ("frechet", "sharpness", "entropy")
-    snapshots = [dict(zip(keys, values, strict=True)) for values in zip(frechet, sharp, entropy, strict=True)]
-    results = {"snapshots": list(range(len(snapshots))), "classifier_accuracy": accuracy, "real": {"sharpness": 0.2}}
-    results["per_snapshot"] = {str(i): numbers for i, numbers in enumerate(snapshots)}
-    halves = {"latent": latent, "pixel": pixel}
-    results["interpolation"] = {k: dict(zip(("confidence", "frechet"), v, strict=True)) for k, v in halves.items()}
-    return {"config": {"perturb_dims": [3]}, "results": results | {"perturbation": {"changed": [0, 0, 0, changed]}}}
-
-
-def verdicts(metrics):
-    return [row[-1] for row in words.closing_table(metrics)[1:]]
-
-
-def test_closing_table_says_what_the_numbers_do():
-    good = verdicts(claims((9, 5, 1), (0.9, 0.1, 0.19), (0, 2, 3.1), (0.9, 5), (0.8, 6)))
-    assert good == [True] * 8
-    bad = verdicts(claims((9, 5, 6), (0, 0.19, 0.5), (0, 2.9, 2.8), (0.8, 6), (0.9, 5), 0.05, 0.9))
-    assert bad == [False] * 8
-    assert verdicts(claims((9,), (0.1,), (3.2,), (0.9, 5), (0.8, 6)))[1:4] == ["-", "-", "-"]
+    args.samples, args.snapshots = 20, [0, 7]
+    data["test_images"] = torch.randint(0, 256, (60, 3, 32, 32), dtype=torch.uint8)
+    results = q2_gan.evaluate({0: Latent(), 7: nn.Sequential(Latent(), nn.Hardtanh(-1, -0.5))}, Threshold(), data, args)
+    before, after = results["per_snapshot"].values()
+    assert [sum(histogram) for histogram in before["histogram"]] == [20] * 5
+    assert after["histogram"] == [[20, *[0] * 9]] * 5  # the second one's pixels are negative
+    assert len(set(before["confidence"])) == 5 and results["latent"]["digits"] == [1] * 5  # of the last snapshot
+    assert [len(results[name]["distance"]) for name in ("latent", "pixel")] == [5, 5]
+    assert sum(results["real"]["histogram"][0]) == 20 and np.shape(results["perturbation"]["asked"]) == (5, 6)
 
 
 def test_frechet_distance_of_known_normals():
-    zero, one = torch.zeros(2).double(), torch.eye(2).double()
-    p = (zero, torch.diag(torch.tensor([4.0, 9.0]).double()))
-    assert q2_gan.frechet_distance(p, (zero + 2, one)) == pytest.approx(8 + (2 - 1) ** 2 + (3 - 1) ** 2)
-    assert q2_gan.frechet_distance(p, p) == pytest.approx(0, abs=1e-9)
-
-
-def test_frechet_distance_of_covariances_that_do_not_commute():
+    x = torch.randn(50, 2).double()
+    x = torch.linalg.solve_triangular(torch.linalg.cholesky((x - x.mean(0)).T.cov()), (x - x.mean(0)).T, upper=False).T
     a, b = torch.tensor([[2.0, 1.0], [1.0, 1.0]]).double(), torch.tensor([[1.0, -0.5], [-0.5, 2.0]]).double()
-    root = torch.linalg.eigvals(a @ b).sqrt().sum().real
-    expected = a.trace() + b.trace() - 2 * root
-    zero = torch.zeros(2).double()
-    assert q2_gan.frechet_distance((zero, a), (zero, b)) == pytest.approx(expected.item())
+    assert q2_gan.frechet_distance(x * torch.tensor([2, 3]), x + 2) == pytest.approx(8 + (2 - 1) ** 2 + (3 - 1) ** 2)
+    assert q2_gan.frechet_distance(x, x) == pytest.approx(0, abs=1e-6)
+    expected = (a @ a.T + b @ b.T).trace() - 2 * scipy.linalg.sqrtm((a @ a.T @ b @ b.T).numpy()).trace()
+    assert q2_gan.frechet_distance(x @ a.T, x @ b.T) == pytest.approx(expected.item())
 
 
-def test_moments_equal_numpy():
-    features = torch.randn(20, 4)
-    mean, covariance = q2_gan.moments(features)
-    np.testing.assert_allclose(mean, features.double().numpy().mean(0))
-    np.testing.assert_allclose(covariance, np.cov(features.double().numpy(), rowvar=False))
+# --- Words ------------------------------------------------------------------------------------------------------------
+
+EVEN, THREE = [10] * 10, [2, 2, 30, 2, 2, 2, 30, 2, 30, 2]
+SUPPORTED = {  # quantities for which the words support every claim of the original, in the order of the claims
+    "precision": [0.01, 0.3, 0.6, 0.8],
+    "recall": [0, 0.1, 0.4, 0.7],
+    "histogram": [THREE, THREE, THREE, EVEN],
+    "confidence": [0.5, 0.6, 0.7, 0.9],
+    "asked": 0.5,
+    "latent": 1.0,
+    "pixel": 1.4,
+    "largest_step": 1.5,
+    "digits": 2.5,
+}
 
 
-def test_entropy_in_bits():
-    assert q2_gan.entropy_bits(torch.tensor([5.0, 0.0])) == 0
-    assert q2_gan.entropy_bits(torch.ones(8)) == pytest.approx(3)
-    assert q2_gan.entropy_bits(torch.full((10,), 7.0)) == pytest.approx(math.log2(10))
+def made_up(spread=0.001, **changes):
+    """Metrics with the means of SUPPORTED, but for `changes`, and five sets of noise around them."""
+    values = SUPPORTED | changes
+    noise = [spread * step for step in (-2, -1, 0, 1, 2)]
+
+    def sets(mean):
+        return [mean] * 5 if isinstance(mean, list) else [mean + (step if mean else 0) for step in noise]
+
+    names = ("precision", "recall", "histogram", "confidence")
+    snapshots = {
+        str(iteration): {name: sets(values[name][i])[:: 1 if i % 2 else -1] for name in names}
+        | {"distance": [1.0] * 5, "frechet": [1.0] * 5}
+        for i, iteration in enumerate((0, 14, 40, 100))
+    }
+    paths = {scheme: {"distance": [[0, value, 0] for value in sets(values[scheme])]} for scheme in ("latent", "pixel")}
+    paths["latent"] |= {name: sets(values[name]) for name in ("largest_step", "digits")}
+    perturbation = {"asked": [[value] for value in sets(values["asked"])], "random": [[0.3]] * 5}
+    results = {"snapshots": [0, 14, 40, 100], "classifier_accuracy": values.get("accuracy", 0.96)}
+    return {"results": results | paths | {"per_snapshot": snapshots, "perturbation": perturbation}}
 
 
-def test_sharpness_is_the_slope_of_a_ramp():
-    x = torch.arange(8.0)
-    ramp = (0.03 * x + 0.04 * x[:, None]).expand(2, 3, 8, 8)
-    assert q2_gan.sharpness(ramp) == pytest.approx(0.05, rel=1e-4)
+def verdicts(**changes):
+    return [row[-1] for row in words.closing_table(made_up(**changes))[1:]]
 
 
-def test_perturbation_touches_one_coordinate():
-    z = torch.randn(4, 100)
-    difference = q2_gan.perturb(z, 30, torch.arange(21)) - z
-    assert difference.shape == (21, 4, 100)
-    torch.testing.assert_close(difference[:, :, 30], torch.arange(21.0)[:, None].expand(21, 4))
-    difference[:, :, 30] = 0
-    assert not difference.any()
+def test_numbers_that_support_every_claim():
+    assert verdicts() == [True, *["supported"] * 12]
+
+
+@pytest.mark.parametrize(
+    ("claims", "changes"),
+    [
+        ([0], {"accuracy": 0.94}),
+        ([1], {"precision": [0.1, 0.3, 0.6, 0.8]}),
+        ([2], {"precision": [0.01, 0.65, 0.6, 0.8]}),
+        ([3], {"histogram": [THREE, THREE, [12, 8, *[10] * 8], EVEN]}),
+        ([4], {"recall": [0, 0.1, 0.8, 0.7]}),
+        ([3, 5], {"histogram": [THREE, THREE, EVEN, THREE]}),
+        ([6], {"precision": [0.01, 0.3, 0.9, 0.8]}),
+        ([7], {"confidence": [0.5, 0.6, 0.95, 0.9]}),
+        ([8], {"asked": 0.2}),
+        ([9], {"latent": 1.2}),
+        ([10], {"pixel": 1.05}),
+        ([11], {"largest_step": 4.0}),
+        ([12], {"digits": 1.9}),
+    ],
+)
+def test_every_claim_can_be_contradicted(claims, changes):
+    decided = verdicts(**changes)
+    assert [i for i, verdict in enumerate(decided) if verdict not in (True, "supported")] == claims
+    assert all(decided[i] in (False, "contradicted") for i in claims)
+
+
+def test_a_difference_within_its_error_decides_nothing():
+    near = {"precision": [0.05, 0.3, 0.3, 0.3], "recall": [0, 0.1, 0.7, 0.7], "confidence": [0.5, 0.6, 0.9, 0.9]}
+    near |= {"histogram": [EVEN] * 4, "asked": 0.3, "latent": 1.1, "pixel": 1.1, "largest_step": 3.0, "digits": 2.0}
+    assert verdicts(**near) == [True, *["not decided"] * 2, "contradicted", *["not decided"] * 9]
+
+
+def test_phases_are_the_snapshots_nearest_to_the_originals():
+    snapshots = [0, 100, 200, 400, 800, 1600, 3200, 6400, 12_800, 21_000]
+    assert words.phases({"snapshots": snapshots}) == [0, 3200, 6400, 21_000]
+    assert words.phases({"snapshots": [0, 7000, 20_000, 50_000]}) == [0, 7000, 20_000, 50_000]
+
+
+def test_entropy_in_bits_and_share_of_three_digits():
+    assert words.entropy([5, 0]) == 0 and words.entropy([1] * 8) == pytest.approx(3)
+    assert words.entropy([7] * 10) == pytest.approx(math.log2(10))
+    assert words.top_three(THREE) == pytest.approx(90 / 104) and words.top_three(EVEN) == pytest.approx(0.3)
+
+
+def test_changes_are_told_in_the_words_of_the_original():
+    assert words.changes(3, [6, 6, -1, 3, 3, 7]) == "- Dimension 3: 6 to 3 at ε = 3 to 7 at ε = 5."
+    assert words.changes(30, [1, -1, 1]) == "- Dimension 30: 1 throughout."
+    assert words.changes(30, [-1, -1]) == "- Dimension 30: never sure."
+
+
+# --- The figures' ingredients -----------------------------------------------------------------------------------------
 
 
 def test_interpolation_ends_at_the_two_images_and_differs_between():
@@ -381,11 +514,12 @@ def test_run_writes_metrics_figures_and_report(finished):
     metrics = read_metrics(finished)
     results = metrics["results"]
     assert results["snapshots"] == [0, 2, 6] and set(results["per_snapshot"]) == {"0", "2", "6"}
-    for numbers in [*results["per_snapshot"].values(), results["real"]]:
-        assert sum(numbers["histogram"]) == 40 and numbers["frechet"] >= 0 and 0.1 <= numbers["confidence"] <= 1
-    assert len(results["perturbation"]["changed"]) == len(results["perturbation"]["moved"]) == 8
+    for numbers in results["per_snapshot"].values():
+        assert [sum(histogram) for histogram in numbers["histogram"]] == [25] * 5  # half of the test images
+        assert min(numbers["frechet"]) >= 0 and all(0.1 <= value <= 1 for value in numbers["confidence"])
+    assert np.shape(results["perturbation"]["digits"]) == (2, 5)
     assert len(metrics["history"]["training"]["distance"]) == len(metrics["history"]["training"]["penalty"]) == 3
-    names = ["samples", "perturbation", "interpolation", "training"]
+    names = ["samples", "quality", "training", "perturbation", "interpolation", "interpolation_curves"]
     assert {path.name for path in finished.glob("*.png")} == {f"{name}.png" for name in names}
     assert make_table(words.closing_table(metrics)) in (finished / "report.md").read_text()
 
