@@ -83,6 +83,24 @@ def overfitting(metrics: dict) -> str:
     return " ".join(parts)
 
 
+def beyond(metrics: dict) -> str:
+    """Return what a run with another number of epochs adds to the answers."""
+    elbo, log_p = (
+        " and ".join(f"{mean_std(by_seed(metrics, f'{key}_{name}'))} ({words})" for name, words in ESTIMATORS.items())
+        for key in ("elbo", "log_likelihood")
+    )
+    return f"""## Beyond the recipe: {metrics["config"]["epochs"]} epochs
+
+The same networks, trained for longer, reach a validation ELBO of {elbo} and a test log p(x) of {log_p}.
+{overfitting(metrics)}
+
+![validation ELBO against epochs](elbo.png)
+![samples from the prior](samples.png)
+![reconstructions of test images](reconstructions.png)
+![log p(x) against K](log_likelihood.png)
+"""
+
+
 def answers(metrics: dict) -> str:
     """Return the answers to questions 1.6 and 1.7 in Markdown."""
     results, config, curves = metrics["results"], metrics["config"], metrics["results"]["curves"]
