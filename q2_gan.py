@@ -379,24 +379,26 @@ def gather(sets: list) -> dict | list:
 
 
 def evaluate(generators: dict, classifier: Classifier, data: dict, args: argparse.Namespace) -> dict:
-    """The numbers behind the claims, beside half of the test images: lists over independent sets of noise.
+    """The numbers behind the claims: lists over sets of noise, each beside a random half of the test images.
 
     "real" is the other half, measured in the same way.
     """
     torch.manual_seed(args.seed)
-    images, last, sets = data["test_images"], generators[args.snapshots[-1]], []
-    real, others = scale(images[torch.randperm(len(images), device=args.device)[: 2 * args.samples]]).chunk(2)
-    real, _ = classify(classifier, real)
-    yardstick = classifier, real, radii(real)
+    last, sets = generators[args.snapshots[-1]], []
     for _ in trange(NOISE_SETS, desc="evaluation", leave=False, disable=None):
+        chosen = torch.randperm(len(data["test_images"]), device=args.device)[: 2 * args.samples]
+        real, others = scale(data["test_images"][chosen]).chunk(2)
+        real, _ = classify(classifier, real)
+        yardstick = classifier, real, radii(real)
         z = torch.randn(len(others), args.latent_size, device=args.device)
         latent, pixel = interpolate(last, *z[: len(z) // 25 * 2 + 2].chunk(2), ALPHAS.to(z.device))
         numbers = {"per_snapshot": {str(i): measure(generate(g, z), *yardstick) for i, g in generators.items()}}
+        numbers["real"] = measure(others, *yardstick)
         numbers["perturbation"] = measure_perturbation(last, classifier, z[: len(z) // 300 + 1], args.perturb_dims)
         numbers["latent"] = measure_interpolation(latent, classifier, real)
         numbers["pixel"] = measure_interpolation(pixel, classifier, real)
         sets.append(numbers)
-    return gather(sets) | {"real": gather([measure(others, *yardstick)])}
+    return gather(sets)
 
 
 # --- Figures ----------------------------------------------------------------------------------------------------------
@@ -419,7 +421,8 @@ def draw_curves(metrics: dict, out: Path) -> None:
         for name, axes in panels.items():
             values = [words.sets_of(numbers, name) for numbers in snapshots.values()]
             axes.plot(list(snapshots), values, color="C0", marker=".", linewidth=0.8)
-            axes.axhline(*words.sets_of(results["real"], name), color="black", linestyle=":", label="real images")
+            real = np.mean(words.sets_of(results["real"], name))
+            axes.axhline(real, color="black", linestyle=":", label="real images")
             axes.set_xscale("symlog", linthresh=max([*snapshots][:2]) or 1)
 
     titles = {"distance": "Distance to the nearest real image", "confidence": "Classifier's confidence"}

@@ -126,6 +126,7 @@ def answers(metrics: dict) -> str:
     """Return the answers to questions 2.2 to 2.4 in Markdown."""
     config, results = metrics["config"], metrics["results"]
     last, perturbation = results["snapshots"][-1], results["perturbation"]
+    size = sum(results["real"]["histogram"][0])
     rows = [["images", *STATISTICS.values()]]
     for name, numbers in {**results["per_snapshot"], "real": results["real"]}.items():
         totals = [sum(column) for column in zip(*numbers["histogram"], strict=True)]
@@ -150,12 +151,12 @@ The same noise at each snapshot, with batch-normalisation statistics estimated a
 
 ![samples of all snapshots](samples.png)
 
-A small classifier, trained on the same labelled images, reads {config["samples"]:,} samples (or as many as half of the
-test images) in each of {len(perturbation["asked"])} independent sets of noise. Precision is the share of samples within
-the neighbourhood of a real image (k = 5) in the classifier's 128 features, normalised to unit length, recall the share
-of real images within that of a sample; the real ones are half of the test images. The Fréchet distance is in the same
-features; what it is between the two halves of the test images is its floor. Entropy is that of the digits, at most 3.32
-bits. Numbers are means with standard errors over the sets of noise, so they describe this training run only.
+A small classifier, trained on the same labelled images, reads {size:,} samples in each of {len(perturbation["asked"])}
+independent sets of noise, each beside a random half of the test images. Precision is the share of samples within the
+neighbourhood of a real image (k = 5) in the classifier's 128 features, normalised to unit length, recall the share of
+real images within that of a sample. The Fréchet distance is in the same features. The last row measures the other half
+of the test images in the same way: the least distance to expect. Entropy is that of the digits, at most 3.32 bits.
+Numbers are means with standard errors over the sets, so they describe this training run only.
 
 {make_table(rows)}
 
