@@ -28,6 +28,7 @@ SNAPSHOT_PLACES = (0, 0.14, 0.4, 1)  # of the iterations; the original's 0, 7,00
 RECORD_EVERY = 10  # iterations; a log line is printed for every tenth record
 SAVE_EVERY = 60  # seconds
 NOISE_SETS = 5  # independent ones, for the evaluation's standard errors
+NEIGHBOURS = 5  # k of precision and recall
 SURE = 0.9  # probability from which the classifier is sure of a digit
 EPSILONS = (1, 2, 3, 5, 10, 20)  # lengths of a perturbation, in the prior's deviations
 ALPHAS = torch.linspace(0, 1, 11)
@@ -77,7 +78,7 @@ class Generator(nn.Module):
 
 
 class LeakyReLU(nn.LeakyReLU):
-    """A product with the slope, a constant to autograd; torch's own has the penalty run back through it with zeros."""
+    """x times its slope, a constant to autograd; torch's own sends a second derivative of zeros through the critic."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x * torch.ones_like(x).masked_fill(x <= 0, self.negative_slope)
@@ -207,9 +208,8 @@ def train(data: dict, args: argparse.Namespace, config: dict) -> None:
                 sums.zero_()
             if (iteration + 1) % (10 * RECORD_EVERY) == 0:
                 text = f"distance {history['distance'][-1]:.3f}, penalty {history['penalty'][-1]:.4f}"
-                text = f"iteration {iteration + 1}/{args.iterations}: {text}, {time.perf_counter() - start:.0f} s"
                 with tqdm.external_write_mode():
-                    print(text, flush=True)
+                    print(f"iteration {iteration + 1}: {text}, {time.perf_counter() - start:.0f} s", flush=True)
     finally:
         if in_main_thread:
             signal.signal(signal.SIGINT, handler)
@@ -299,27 +299,31 @@ def frechet_distance(p: Tensor, q: Tensor) -> float:
     return float((p.mean(0) - q.mean(0)).square().sum() + (cov_p + cov_q).trace() - 2 * eigenvalues.sqrt().sum())
 
 
-def radii(features: Tensor, k: int = 5) -> Tensor:
-    """Distance of each of the features (N, F) to its k-th neighbour among the others: (N,)."""
-    return torch.cdist(features, features).kthvalue(min(k + 1, len(features)), dim=1).values
+def radii(features: Tensor) -> Tensor:
+    """Distance of each of the features (N, F) to its k-th neighbour among the others: (N,).
+
+    The widest twentieth, around images that lie alone, is 0: a single one of them may hold all images of noise.
+    """
+    distances = torch.cdist(features, features).kthvalue(min(NEIGHBOURS + 1, len(features)), dim=1).values
+    return distances.where(distances <= distances.quantile(0.95), 0)
 
 
 def measure(images: Tensor, classifier: Classifier, real: Tensor, real_radii: Tensor) -> dict:
     """Quality and diversity of images (N, 3, 32, 32) beside the features (M, F) of real ones and their `radii`.
 
     Precision is the share of images within the radius of a real one, recall the share of real ones within the radius
-    of an image (Kynkäänniemi et al., arXiv 1904.06991, eq. 2); distance is the mean one to the nearest real image.
+    of an image (Kynkäänniemi et al., arXiv 1904.06991, eq. 2); distance is the mean one to the nearest real image,
+    between unit vectors.
     """
     features, probabilities = classify(classifier, images)
     distances = torch.cdist(features, real)
-    counts = torch.bincount(probabilities.argmax(1), minlength=10)
     return {
         "frechet": frechet_distance(features, real),
         "precision": utils.mean((distances <= real_radii).any(1)),
         "recall": utils.mean((distances <= radii(features)[:, None]).any(0)),
         "distance": utils.mean(distances.amin(1)),
         "confidence": utils.mean(probabilities.amax(1)),
-        "histogram": counts.tolist(),
+        "histogram": torch.bincount(probabilities.argmax(1), minlength=10).tolist(),
     }
 
 
@@ -335,9 +339,9 @@ def perturb(z: Tensor, directions: Tensor, epsilons: Tensor) -> Tensor:
 
 
 def measure_perturbation(generator: Generator, classifier: Classifier, z: Tensor, dims: list[int]) -> dict:
-    """Share of z: (N, L) taken from a sure digit to another by steps of EPSILONS.
+    """Share of z: (N, L) taken from a sure digit to another, for each step of EPSILONS.
 
-    Along `dims` and random directions, for each step; along every dimension, over all steps.
+    Steps go along the dimensions that were asked for, along all, and along as many random directions.
     """
     size, epsilons = z.shape[1], torch.tensor(EPSILONS, device=z.device)
     before, shares = read(classifier, generate(generator, z)), []
@@ -345,9 +349,9 @@ def measure_perturbation(generator: Generator, classifier: Classifier, z: Tensor
         after = read(classifier, generate(generator, perturb(z, direction, epsilons)))
         changed = (before >= 0) & (after >= 0) & (after != before)
         shares.append(changed.sum(1) / (before >= 0).sum().clamp(min=1))
-    along, random = torch.stack(shares).cpu().split(size)  # each (L, E)
-    numbers = {"asked": along[dims].mean(0), "random": random.mean(0), "by_dimension": along.mean(1)}
-    return {name: values.tolist() for name, values in numbers.items()}
+    along, random = torch.stack(shares).split(size)  # each (L, E)
+    shares = {"asked": along[dims], "all": along, "random": random}
+    return {name: share.mean(0).tolist() for name, share in shares.items()}
 
 
 def interpolate(generator: Generator, z0: Tensor, z1: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
@@ -359,17 +363,18 @@ def interpolate(generator: Generator, z0: Tensor, z1: Tensor, alphas: Tensor) ->
 
 
 def measure_interpolation(paths: Tensor, classifier: Classifier, real: Tensor) -> dict:
-    """What is met on paths (A, N, 3, 32, 32) beside the features (M, F) of real images.
+    """What is met on paths (A, N, 3, 32, 32) beside the features (M, F) of real images, means over N.
 
-    Distance to the nearest real image and confidence for each of A; digits on a path, its largest step over its mean.
+    Distance to the nearest real image and confidence for each of A; the number of sure digits on a path, and the
+    largest step between its images relative to the mean one, in pixels.
     """
     features, probabilities = (x.unflatten(0, paths.shape[:2]) for x in classify(classifier, paths.flatten(0, 1)))
     steps = paths.diff(dim=0).flatten(2).norm(dim=2)
     return {
         "distance": torch.cdist(features, real).amin(2).mean(1).tolist(),
         "confidence": probabilities.amax(2).mean(1).tolist(),
-        "digits": utils.mean(F.one_hot(probabilities.argmax(2), 10).amax(0).sum(1)),
-        "largest_step": utils.mean(steps.amax(0) / steps.mean(0)),
+        "digits": utils.mean((probabilities >= SURE).any(0).sum(1)),
+        "largest_step": utils.mean(steps.amax(0) / steps.mean(0).clamp(min=1e-12)),
     }
 
 
@@ -378,12 +383,13 @@ def gather(sets: list) -> dict | list:
     return {key: gather([s[key] for s in sets]) for key in sets[0]} if isinstance(sets[0], dict) else sets
 
 
-def evaluate(generators: dict, classifier: Classifier, data: dict, args: argparse.Namespace) -> dict:
+def evaluate(generators: dict[int, Generator], classifier: Classifier, data: dict, args: argparse.Namespace) -> dict:
     """The numbers behind the claims: lists over sets of noise, each beside a random half of the test images.
 
-    "real" is the other half, measured in the same way.
+    Per snapshot what `measure` returns, and for the other half of the test images ("real"); for the last snapshot what
+    `measure_perturbation` and `measure_interpolation` return.
     """
-    torch.manual_seed(args.seed)
+    torch.manual_seed(args.seed if args.noise_seed is None else args.noise_seed)
     last, sets = generators[args.snapshots[-1]], []
     for _ in trange(NOISE_SETS, desc="evaluation", leave=False, disable=None):
         chosen = torch.randperm(len(data["test_images"]), device=args.device)[: 2 * args.samples]
@@ -391,13 +397,17 @@ def evaluate(generators: dict, classifier: Classifier, data: dict, args: argpars
         real, _ = classify(classifier, real)
         yardstick = classifier, real, radii(real)
         z = torch.randn(len(others), args.latent_size, device=args.device)
-        latent, pixel = interpolate(last, *z[: len(z) // 25 * 2 + 2].chunk(2), ALPHAS.to(z.device))
-        numbers = {"per_snapshot": {str(i): measure(generate(g, z), *yardstick) for i, g in generators.items()}}
-        numbers["real"] = measure(others, *yardstick)
-        numbers["perturbation"] = measure_perturbation(last, classifier, z[: len(z) // 300 + 1], args.perturb_dims)
-        numbers["latent"] = measure_interpolation(latent, classifier, real)
-        numbers["pixel"] = measure_interpolation(pixel, classifier, real)
-        sets.append(numbers)
+        pairs, starts = len(z) // 25 + 1, len(z) // 300 + 1  # 1,005 and 85 in all sets, by default
+        latent, pixel = interpolate(last, z[:pairs], z[-pairs:], ALPHAS.to(z.device))
+        sets.append(
+            {
+                "per_snapshot": {str(i): measure(generate(g, z), *yardstick) for i, g in generators.items()},
+                "real": measure(others, *yardstick),
+                "perturbation": measure_perturbation(last, classifier, z[:starts], args.perturb_dims),
+                "latent": measure_interpolation(latent, classifier, real),
+                "pixel": measure_interpolation(pixel, classifier, real),
+            }
+        )
     return gather(sets)
 
 
@@ -423,7 +433,7 @@ def draw_curves(metrics: dict, out: Path) -> None:
             axes.plot(list(snapshots), values, color="C0", marker=".", linewidth=0.8)
             real = np.mean(words.sets_of(results["real"], name))
             axes.axhline(real, color="black", linestyle=":", label="real images")
-            axes.set_xscale("symlog", linthresh=max([*snapshots][:2]) or 1)
+            axes.set_xscale("symlog", linthresh=100)
 
     titles = {"distance": "Distance to the nearest real image", "confidence": "Classifier's confidence"}
     with utils.panels(out / "interpolation_curves.png", titles, xlabel="α") as panels:
@@ -437,8 +447,8 @@ def draw_curves(metrics: dict, out: Path) -> None:
 def draw_images(generators: dict, classifier: Classifier, args: argparse.Namespace) -> list[list[int]]:
     """Write the figures of images: the same noise at all snapshots, perturbations and interpolations of the last.
 
-    Those start at the first noise vectors of whose image the classifier is sure. Returns the digits that it reads in
-    the perturbed images, a row for each dimension, -1 where it is not sure.
+    Those start at the first noise vectors whose image the classifier is sure of. Returns the digits that it reads in
+    the perturbed images, a row for each dimension, at ε = 0, 1, ..., 20, -1 where it is not sure.
     """
     torch.manual_seed(args.seed)
     z = torch.randn(1000, args.latent_size, device=args.device)
@@ -447,7 +457,7 @@ def draw_images(generators: dict, classifier: Classifier, args: argparse.Namespa
 
     iteration, last = list(generators.items())[-1]
     z = z[(read(classifier, generate(last, z)) < 0).int().argsort(stable=True)]  # those of sure digits first
-    dims, epsilons = args.perturb_dims, torch.arange(args.perturb_max + 1, device=args.device)
+    dims, epsilons = args.perturb_dims, torch.arange(EPSILONS[-1] + 1, device=args.device)
     images = generate(last, perturb(z[: len(dims)], torch.eye(args.latent_size, device=args.device)[dims], epsilons))
     digits = read(classifier, images).T.cpu()
     strips = {f"dimension {d}": images[:, row] for row, d in enumerate(dims)}
@@ -455,8 +465,8 @@ def draw_images(generators: dict, classifier: Classifier, args: argparse.Namespa
     utils.draw_strips(strips, ["z", *epsilons.tolist()[1:]], title, args.out / "perturbation.png", digits)
 
     latent, pixel = interpolate(last, z[:8:2], z[1:8:2], ALPHAS.to(args.device))
-    schemes = {"(a) latent": latent, "(b) pixel": pixel}
-    strips = {f"{pair + 1} {name}": images[:, pair] for pair in range(4) for name, images in schemes.items()}
+    paths = {"(a) latent": latent, "(b) pixel": pixel}
+    strips = {f"{pair + 1} {name}": path[:, pair] for pair in range(4) for name, path in paths.items()}
     title = f"Interpolation from z1 (α = 0) to z0 (α = 1), iteration {iteration:,}"
     utils.draw_strips(strips, [f"{alpha:.1f}" for alpha in ALPHAS], title, args.out / "interpolation.png")
     return digits.tolist()
@@ -477,9 +487,9 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--latent-size", type=utils.positive_int, default=100, help="number of latent variables")
     add("--snapshots", type=utils.natural, nargs="+", help="iterations to keep (default: at 0, 14, 40 and 100%%)")
     add("--perturb-dims", type=utils.natural, nargs="+", default=[3, 30, 35, 50], help="latent dimensions to perturb")
-    add("--perturb-max", type=utils.positive_int, default=20, help="largest perturbation, in the prior's deviations")
     add("--classifier-steps", type=utils.positive_int, default=900, help="updates of the classifier, 128 images each")
     add("--samples", type=utils.two_or_more, default=5000, help="samples per snapshot and set of noise, to be measured")
+    add("--noise-seed", type=utils.natural, help="seed of the noise that is measured (default: SEED)")
     args = utils.parse_args(parser, argv, QUICK)
     if args.snapshots is None:
         kept = [int(path.stem.split("_")[1]) for path in args.out.glob("snapshot_*.pt") if path.stem[9:].isdigit()]
@@ -505,17 +515,15 @@ def main(argv: list[str] | None = None) -> None:
         utils.prepare_out(args, checkpoints)
     torch.backends.cudnn.benchmark = True
     config = training_config(args, source)
-    start = time.perf_counter()
-    classifier, accuracy = train_classifier(data, args, source)
-    seconds = time.perf_counter() - start
     if not args.figures_only:
         train(data, args, config)
     start = time.perf_counter()
+    classifier, accuracy = train_classifier(data, args, source)
     generators, history = load_generators(args, config)
-    results = {"snapshots": args.snapshots, "classifier_accuracy": accuracy}
+    results = {"snapshots": args.snapshots, "classifier_accuracy": accuracy, "sure": SURE, "neighbours": NEIGHBOURS}
     results |= evaluate(generators, classifier, data, args)
     results["perturbation"] |= {"epsilons": EPSILONS, "digits": draw_images(generators, classifier, args)}
-    seconds += history["seconds"] + time.perf_counter() - start
+    seconds = history["seconds"] + time.perf_counter() - start
     run_config = utils.run_config(args, source) | {"iterations": args.snapshots[-1]}
     history = {"training": {key: history[key] for key in ("distance", "penalty", "provenance")}}
     utils.save_metrics(args.out, "q2_gan", run_config, seconds=seconds, history=history, results=results)
