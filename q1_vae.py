@@ -232,8 +232,12 @@ def log_likelihood_importance_sampling(
     return log_mean_exp(importance_log_weights(vae, images, num_samples, chunk_size))
 
 
-def evaluate(vae: VAE, estimator: str, seed: int, test: Tensor, args: argparse.Namespace) -> dict:
-    """Return test ELBO, test log-likelihood and, on every tenth image, the estimate for each K of CURVE_SAMPLES."""
+def evaluate(vae: VAE, estimator: str, seed: int, data: dict[str, Tensor], args: argparse.Namespace) -> dict:
+    """Return the ELBO of test and as many training images, test log-likelihood and its curve.
+
+    The curve: on every tenth test image, the ELBO and the estimate of log p(x) for each K of CURVE_SAMPLES.
+    """
+    test = data["test"]
     torch.manual_seed(seed)
     log_weights = importance_log_weights(vae, test[::10], CURVE_SAMPLES[-1])
     curve = {
@@ -242,7 +246,8 @@ def evaluate(vae: VAE, estimator: str, seed: int, test: Tensor, args: argparse.N
     }
     log_likelihood = utils.mean(log_likelihood_importance_sampling(vae, test, args.importance_samples))
     test_elbo = mean_elbo(vae, test, estimator, args.kl_samples)
-    return {"test_elbo": test_elbo, "log_likelihood": log_likelihood, "curve": curve}
+    train_elbo = mean_elbo(vae, data["train"][: len(test)], estimator, args.kl_samples)
+    return {"train_elbo": train_elbo, "test_elbo": test_elbo, "log_likelihood": log_likelihood, "curve": curve}
 
 
 def summarise(histories: dict, evaluations: dict, seeds: list[int]) -> dict:
@@ -250,7 +255,7 @@ def summarise(histories: dict, evaluations: dict, seeds: list[int]) -> dict:
     by_seed, curves = {}, {"samples": CURVE_SAMPLES}
     for (name, seed), numbers in evaluations.items():
         numbers = {"elbo": histories[name, seed]["elbo"][-1]} | numbers
-        for key in ("elbo", "test_elbo", "log_likelihood"):
+        for key in ("elbo", "train_elbo", "test_elbo", "log_likelihood"):
             by_seed.setdefault(str(seed), {})[f"{key}_{name}"] = numbers[key]
         for key, values in numbers["curve"].items():
             curves.setdefault(key, {}).setdefault(name, []).append(values)
@@ -287,36 +292,36 @@ def load_images(args: argparse.Namespace) -> tuple[dict, str]:
     return {split: tensor.flatten(1).to(args.device) for split, tensor in images.items()}, source
 
 
-# --- Figures -----------------------------------------------------------------------------------------------
+# --- Figures ----------------------------------------------------------------------------------------------------------
 
 
 def draw_curves(metrics: dict, out: Path) -> None:
     """Write the figures that need metrics.json alone: validation ELBO against epochs, log p(x) against samples."""
     results, config, compared = metrics["results"], metrics["config"], words.is_original(metrics)
-    titles = {0: "training, a line for each seed", 0.5: "second half of training"}
+    titles = {"all": "training, a line for each seed", "late": "second half of training"}
     with utils.panels(out / "elbo.png", titles, xlabel="epoch", ylabel="validation ELBO (nats)") as panels:
         for part, axes in panels.items():
-            for color, (name, label) in enumerate(ESTIMATORS.items()):
-                curves = [metrics["history"][f"{name}_seed{seed}"]["elbo"] for seed in results["seeds"]]
-                epochs = range(int(part * len(curves[0])) + 1, len(curves[0]) + 1)
-                values = np.array(curves).T[epochs[0] - 1 :]
-                axes.plot(epochs, values, color=f"C{color}", linewidth=0.8, marker="." if len(epochs) < 30 else None)
-                axes.plot([], color=f"C{color}", label=label)
-                if part and compared:
-                    reported = words.ORIGINAL[f"elbo_{name}"]
-                    axes.axhline(reported, color=f"C{color}", linestyle=":", label=f"original, {label}")
-            if part and compared:
+            for color, (name, label) in zip(("C0", "C1"), ESTIMATORS.items(), strict=True):
+                values = np.array([metrics["history"][f"{name}_seed{seed}"]["elbo"] for seed in results["seeds"]]).T
+                first = len(values) // 2 if part == "late" else 0
+                epochs = range(first + 1, len(values) + 1)
+                marker = "." if len(epochs) < 30 else None
+                lines = axes.plot(epochs, values[first:], color=color, linewidth=0.8, marker=marker)
+                lines[0].set_label(label)
+                if part == "late" and compared:
+                    axes.axhline(words.ORIGINAL[f"elbo_{name}"], color=color, linestyle=":", label=f"original, {label}")
+            if part == "late" and compared:
                 axes.axhline(words.LIMIT, color="grey", linestyle="--", label=f"criterion, {words.LIMIT}")
             axes.xaxis.get_major_locator().set_params(integer=True)
 
     curves, title = results["curves"], f"Log-likelihood of {math.ceil(results['test_images'] / 10):,} test images"
     labels = {"xlabel": "importance samples K", "ylabel": "estimate of log p(x) (nats)"}
-    with utils.panels(out / "log_likelihood.png", {"": title}, **labels) as panels:
-        axes = panels[""]
-        for color, (name, label) in enumerate(ESTIMATORS.items()):
-            axes.semilogx(curves["samples"], np.array(curves["estimates"][name]).T, f"C{color}.-", linewidth=0.8)
-            axes.plot([], color=f"C{color}", label=label)
-            axes.axhline(np.mean(curves["elbo"][name]), color=f"C{color}", linestyle="--", label=f"ELBO, {label}")
+    with utils.panels(out / "log_likelihood.png", {"curve": title}, **labels) as panels:
+        axes = panels["curve"]
+        for color, (name, label) in zip(("C0", "C1"), ESTIMATORS.items(), strict=True):
+            lines = axes.semilogx(curves["samples"], np.array(curves["estimates"][name]).T, f"{color}.-", linewidth=0.8)
+            lines[0].set_label(label)
+            axes.axhline(np.mean(curves["elbo"][name]), color=color, linestyle="--", label=f"ELBO, {label}")
         axes.axvline(config["importance_samples"], color="grey", linewidth=0.8, label="K of log p(x)")
         if compared:
             reported = words.ORIGINAL["log_likelihood"]
@@ -391,7 +396,7 @@ def main(argv: list[str] | None = None) -> None:
     for run in runs:
         vaes[run], histories[run] = train(*run, images, args, source)
         start = time.perf_counter()
-        evaluations[run] = evaluate(vaes[run], *run, images["test"], args)
+        evaluations[run] = evaluate(vaes[run], *run, images, args)
         seconds += sum(histories[run]["seconds"]) + time.perf_counter() - start
 
     draw_samples({name: vaes[name, seeds[0]] for name in ESTIMATORS}, images["test"], seeds[0], args.out)
