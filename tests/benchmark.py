@@ -1,6 +1,6 @@
 """How fast the hot loops are, beside the same in the usual course style and beside their products alone.
 
-    python tests/benchmark.py                                        a table in Markdown, in about four minutes
+    python tests/benchmark.py                                        a table in Markdown, in five minutes
     python tests/benchmark.py --rows "VAE step" --json speed.json    one row, with all of its times
 
 Ours, the baseline and the floor (the matrix products or convolutions alone) run in turn, several times; times are
@@ -281,7 +281,7 @@ def row(name: str, seconds: dict[str, list[float]]) -> list[str]:
         if kind not in spread:
             return "-"
         low, middle, high = spread[kind]
-        factor, unit = (1, "s") if ours > 1 else (1000, "ms")
+        factor, unit = (1, "s") if middle > 1 else (1000, "ms")
         return f"{middle * factor:.3g} ± {(high - low) / 2 * factor:.2g} {unit}"
 
     if "baseline" in spread and spread["ours"][2] > spread["baseline"][0]:

@@ -322,15 +322,17 @@ def test_what_is_met_on_a_path():
     assert q2_gan.measure_interpolation(path[:1].repeat(3, 1, 1, 1, 1), Threshold(), real)["largest_step"] == 0
 
 
-def test_evaluation_measures_every_set_of_noise(bright):
+def test_evaluation_measures_every_set_of_noise(bright, monkeypatch):
     args, data = bright
     args.samples, args.snapshots = 20, [0, 7]
+    monkeypatch.setattr(q2_gan, "interpolate", lambda *_: (torch.zeros(11, 2, 3, 32, 32), torch.ones(11, 2, 3, 32, 32)))
     data["test_images"] = torch.randint(0, 256, (60, 3, 32, 32), dtype=torch.uint8)
     results = q2_gan.evaluate({0: Latent(), 7: nn.Sequential(Latent(), nn.Hardtanh(-1, -0.5))}, Threshold(), data, args)
     before, after = results["per_snapshot"].values()
     assert [sum(histogram) for histogram in before["histogram"]] == [20] * 5
     assert after["histogram"] == [[20, *[0] * 9]] * 5  # the second one's pixels are negative
-    assert len(set(before["confidence"])) == 5 and results["latent"]["digits"] == [1] * 5  # of the last snapshot
+    assert len(set(before["confidence"])) == 5
+    assert results["latent"]["digits"] == [0] * 5 and results["pixel"]["digits"] == [1] * 5  # zeros are not sure
     assert [len(results[name]["distance"]) for name in ("latent", "pixel")] == [5, 5]
     assert results["perturbation"]["all"] == [[0] * 6] * 5  # nor do its digits ever change
     assert len({tuple(histogram) for histogram in results["real"]["histogram"]}) > 1  # a half of its own for each
@@ -376,15 +378,15 @@ def made_up(spread=0.001, **changes):
     names = ("precision", "recall", "histogram", "confidence")
     snapshots = {
         str(iteration): {name: sets(values[name][i])[:: 1 if i % 2 else -1] for name in names}
-        | {"distance": [1.0] * 5, "frechet": [1.0] * 5}
+        | {"distance": [4.0 - i] * 5}
         for i, iteration in enumerate((0, 14, 40, 100))
     }
     paths = {scheme: {"distance": [[0, value, 0] for value in sets(values[scheme])]} for scheme in ("latent", "pixel")}
     paths["latent"] |= {name: sets(values[name]) for name in ("largest_step", "digits")}
     paths["pixel"]["digits"] = [2.0] * 5
     perturbation = {
-        "asked": [[value, value] for value in sets(values["asked"])],
-        "random": [[values["random"]] * 2] * 5,
+        "asked": [[value - 0.4, value + 0.4] for value in sets(values["asked"])],
+        "random": [[values["random"] + 0.4, values["random"] - 0.4]] * 5,
     }
     results = {"snapshots": [0, 14, 40, 100], "classifier_accuracy": values.get("accuracy", 0.96)}
     results["real"] = {"histogram": [EVEN] * 5, "distance": [values["real"]] * 5}
@@ -588,6 +590,20 @@ def test_run_writes_metrics_figures_and_report(finished):
     names = ["samples", "quality", "training", "perturbation", "interpolation", "interpolation_curves"]
     assert {path.name for path in finished.glob("*.png")} == {f"{name}.png" for name in names}
     assert make_table(words.closing_table(metrics)) in (finished / "report.md").read_text()
+
+
+def test_answers_show_each_share_in_its_place(finished):
+    metrics = read_metrics(finished)
+    shares = {"asked": 0.125, "all": 0.25, "random": 0.5}
+    metrics["results"]["perturbation"] |= {key: [[share] * 6] * 5 for key, share in shares.items()}
+    lines = [" ".join(line.split()) for line in words.answers(metrics).splitlines()]
+    assert "| dimensions 3, 5 | 0.125 | 0.125 | 0.125 | 0.125 | 0.125 | 0.125 |" in lines
+    assert "| all dimensions | 0.25 | 0.25 | 0.25 | 0.25 | 0.25 | 0.25 |" in lines
+    assert "| random directions | 0.5 | 0.5 | 0.5 | 0.5 | 0.5 | 0.5 |" in lines
+    digits = metrics["results"]["per_snapshot"]["6"]["histogram"]
+    frechet = mean_error(metrics["results"]["per_snapshot"]["6"]["frechet"])
+    (row,) = (line for line in lines if line.startswith(f"| iteration 6 | {frechet} |"))
+    assert mean_error([words.top_three(histogram) for histogram in digits]) in row
 
 
 def test_figures_only_reproduces_the_numbers_from_the_snapshots_alone(arguments, finished, tmp_path):

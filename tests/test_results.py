@@ -1,10 +1,12 @@
 """The reference: the pages say what metrics.json says."""
 
 import re
+import statistics
 
 import pytest
 
 import utils
+from results import gan, vae
 from results.make_page import FOLDER, REFERENCE, WORDS, page, reference_metrics
 from results.pages import make_table, report
 
@@ -19,29 +21,35 @@ def test_report_is_the_one_of_the_committed_metrics(reference):
     assert (REFERENCE / name / "report.md").read_text(encoding="utf-8") == report(WORDS[name], metrics)
 
 
+def readme_rows():
+    lines = (FOLDER.parent / "README.md").read_text(encoding="utf-8").splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+
+
 def test_readme_quotes_the_committed_metrics():
-    readme, results = (
-        (FOLDER.parent / "README.md").read_text(encoding="utf-8"),
-        reference_metrics()["q1_vae"]["results"],
-    )
-    assert f"{results['log_likelihood_mc']:.2f}" in readme
-    for key in ("elbo_analytic", "elbo_mc", "log_likelihood_analytic"):
-        assert f"{results[key]:.2f}" in readme
-        assert f"{results['mean'][key]:.1f} ± {results['std'][key]:.1f}" in readme
-    last = list(reference_metrics()["q2_gan"]["results"]["per_snapshot"].values())[-1]
-    assert f"Fréchet distance {last['frechet']:.1f} at the end" in readme
+    metrics = reference_metrics()
+    (first,) = (row for row in readme_rows() if row[0].startswith("1: VAE"))
+    (table,) = (row for row in readme_rows() if row[0] == "`python q1_vae.py --repeats 10`")
+    for key in ("elbo_analytic", "elbo_mc", "log_likelihood_analytic", "log_likelihood_mc"):
+        values = vae.by_seed(metrics["q1_vae"], key)
+        assert f"{statistics.fmean(values):.2f}" in first[2]
+        assert f"{statistics.fmean(values):.1f} ± {statistics.stdev(values):.1f}" in table[-1]
+    assert vae.closeness(metrics["q1_vae"])[1] in first[2] and len(values) == 10
+    (second,) = (row for row in readme_rows() if row[0].startswith("2: WGAN"))
+    decided = [row[-1] for row in gan.closing_table(metrics["q2_gan"])[2:]]
+    counts = [decided.count(verdict) for verdict in ("supported", "contradicted", "not decided")]
+    assert "of {} claims {} are supported, {} contradicted, {} not decided".format(len(decided), *counts) in second[2]
+    assert f"{metrics['q2_gan']['config']['iterations']:,} of 50,000 iterations" in second[3]
 
 
 def test_readme_quotes_the_benchmark():
-    def rows(path):
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-
-    measured = {row[0]: row[3] for row in rows(REFERENCE / "benchmark.md")}
-    quoted = {
-        row[0].split(",")[0].split(" with")[0]: row[3] for row in rows(FOLDER.parent / "README.md") if len(row) == 4
-    }
-    assert len(quoted.items() & measured.items()) == 4  # three rows and the header
+    lines = (REFERENCE / "benchmark.md").read_text(encoding="utf-8").splitlines()
+    measured = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    measured = {row[0]: [re.sub(" ± [^ ]*", "", cell) for cell in row[1:4]] for row in measured}
+    quoted = [row for row in readme_rows() if len(row) == 4 and row[0].split(",")[0] in measured]
+    assert len(quoted) == 4  # with the header
+    for work, *numbers in quoted:
+        assert numbers == measured[work.split(",")[0]]
 
 
 def test_figures_of_the_report_are_there_and_no_others(reference):
