@@ -434,6 +434,7 @@ def draw_curves(metrics: dict, out: Path) -> None:
             real = np.mean(words.sets_of(results["real"], name))
             axes.axhline(real, color="black", linestyle=":", label="real images")
             axes.set_xscale("symlog", linthresh=100)
+            axes.set_xlim(left=0)
 
     titles = {"distance": "Distance to the nearest real image", "confidence": "Classifier's confidence"}
     with utils.panels(out / "interpolation_curves.png", titles, xlabel="α") as panels:

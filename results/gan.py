@@ -72,7 +72,7 @@ def claims(metrics: dict) -> dict[str, list[list]]:
             ["nothing but noise", f"precision at {start}", at("precision", start), "<", 0.05],
             ["too indistinct", f"precision at {early:,}", at("precision", early), "<", 0.5],
             ["most digits are proper", *rise("precision", early, middle), ">", 0],
-            ["primarily three digits", f"their share at {middle:,} minus that in real images", three, ">", 0.2],
+            ["primarily three digits", f"their share at {middle:,}, minus real images'", three, ">", 0.2],
             ["far more diverse", *rise("recall", middle, end), ">", 0.05],
             ["far more diverse", *rise("entropy", middle, end), ">", 0.1],
             ["crisper", *rise("precision", middle, end), ">", 0],
@@ -131,9 +131,8 @@ def verdicts(metrics: dict, question: str) -> str:
     for claim in claims(metrics)[question]:
         said, quantity, values, sign, limit = claim
         side = "above" if sign == ">" else "below"
-        lines.append(
-            f"- {said}: **{verdict(metrics, claim)}**. {quantity}: {mean_error(values)} (limit: {side} {limit})."
-        )
+        number = f"{quantity}: {mean_error(values)}, limit {side} {limit}"
+        lines.append(f"- {said[0].upper()}{said[1:]}: **{verdict(metrics, claim)}** ({number}).")
     return "\n".join(lines)
 
 
@@ -152,7 +151,7 @@ def answers(metrics: dict) -> str:
     rows = [["images", *STATISTICS.values()]]
     for name, numbers in {**results["per_snapshot"], "real": results["real"]}.items():
         totals = [sum(column) for column in zip(*numbers["histogram"], strict=True)]
-        top = sorted(sorted(range(10), key=totals.__getitem__)[-3:])
+        top = sorted(digit for digit in sorted(range(10), key=totals.__getitem__)[-3:] if totals[digit])
         name = "other half of the test images" if name == "real" else f"iteration {int(name):,}"
         rows.append([name, *(mean_error(sets_of(numbers, key)) for key in STATISTICS)])
         rows[-1][-1] += f" ({', '.join(map(str, top))})"
