@@ -397,7 +397,7 @@ def evaluate(generators: dict[int, Generator], classifier: Classifier, data: dic
         real, _ = classify(classifier, real)
         yardstick = classifier, real, radii(real)
         z = torch.randn(len(others), args.latent_size, device=args.device)
-        pairs, starts = len(z) // 25 + 1, len(z) // 300 + 1  # 1,005 and 85 in all sets, by default
+        pairs, starts = len(z) // 25 + 1, len(z) // 100 + 1  # 1,005 and 255 in all sets, by default
         latent, pixel = interpolate(last, z[:pairs], z[-pairs:], ALPHAS.to(z.device))
         sets.append(
             {
