@@ -15,7 +15,7 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import NoReturn
@@ -155,12 +155,10 @@ def choose_device(name: str) -> torch.device:
     available = [kind for kind in count if count[kind]]
     if name == "auto":
         name = available[0]
-    try:
+    with suppress(RuntimeError):  # not the name of a device
         device = torch.device(name)
         if (device.index or 0) < count.get(device.type, 0):
             return device
-    except RuntimeError:
-        pass  # not the name of a device
     raise InputError(f"device {name!r} is not available here; there is {', '.join(available)}")
 
 
@@ -503,7 +501,7 @@ def draw_strips(strips: dict[str, Tensor], labels: list, title: str, path: Path,
 
     digits: (len(strips), N), written under the images, "?" where they are negative.
     """
-    height = 34 if digits is None else 46
+    height = 34 if digits is None else 46  # pixels of a cell: the image, a border of 2, and room for a digit
     cells = F.pad(torch.cat(list(strips.values())).cpu() / 2 + 0.5, (0, 0, 0, height - 34), value=1).clamp(0, 1)
     figure = Figure(figsize=(0.42 * len(labels) + 1.2, 0.0132 * height * len(strips) + 0.8), layout="constrained")
     axes = figure.subplots()

@@ -444,6 +444,10 @@ def test_overfitting_is_told_from_the_histories():
     assert "-90.00 nats on training and -94.00 on test images, a gap of 4.00" in analytic
     assert "from -93.50 to -94.00: it falls: it overfits" in analytic and "4.50 nats above the ELBO" in analytic
     assert "from -93.50 to -93.00: it still rises: it does not overfit" in mc
+    beyond = words.beyond(metrics)
+    assert "3 epochs" in beyond and analytic in beyond and mc in beyond
+    assert "a validation ELBO of -94.0000 (analytic KL) and -95.0000 (Monte Carlo KL)" in beyond
+    assert "a test log p(x) of -89.5000 (analytic KL) and -89.5000 (Monte Carlo KL)" in beyond
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
