@@ -38,7 +38,7 @@ ask for code alone are answered in the scripts.
 
 {make_table(runs)}
 
-Ours beside the original's, each with this project's criterion for it, fixed before the run; "-" where there is none.
+Ours beside the original's, each with this project's criterion for it; "-" where there is none.
 Problem 1: nats per image, mean and standard deviation (SD) over seeds, or standard error (SE). Problem 2: means over
 independent sets of noise with their standard errors; a claim is supported or contradicted beyond three of them.
 

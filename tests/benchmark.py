@@ -1,6 +1,6 @@
 """How fast the hot loops are, beside the same in the usual course style and beside their products alone.
 
-    python tests/benchmark.py                                        a table in Markdown, in five minutes
+    python tests/benchmark.py                                        a table in Markdown, in under five minutes
     python tests/benchmark.py --rows "VAE step" --json speed.json    one row, with all of its times
 
 Ours, the baseline and the floor (the matrix products or convolutions alone) run in turn, several times; times are
@@ -243,12 +243,12 @@ def knn_monitor() -> Iterator[Functions]:
 
 
 ROWS = {  # what is timed, and how often
-    "load binarized MNIST": (load_binarized_mnist, 3),
+    "load binarized MNIST": (load_binarized_mnist, 2),
     "VAE step": (vae_step, 300),
-    "importance sampling": (importance_sampling, 7),
-    "critic update": (critic_update, 40),
+    "importance sampling": (importance_sampling, 5),
+    "critic update": (critic_update, 20),
     "two views of 1,000 images": (two_views, 7),
-    "SimSiam step": (simsiam_step, 4),
+    "SimSiam step": (simsiam_step, 3),
     "kNN monitor": (knn_monitor, 2),
 }
 
@@ -268,13 +268,9 @@ def measure(functions: Functions, repeats: int) -> dict[str, list[float]]:
     return seconds
 
 
-def quartiles(seconds: list[float]) -> tuple[float, float, float]:
-    return tuple(statistics.quantiles(seconds, n=4, method="inclusive"))
-
-
 def row(name: str, seconds: dict[str, list[float]]) -> list[str]:
     """One line of the table; a warning on stderr where the spread exceeds the effect."""
-    spread = {kind: quartiles(values) for kind, values in seconds.items()}
+    spread = {kind: statistics.quantiles(values, n=4, method="inclusive") for kind, values in seconds.items()}
     ours = spread["ours"][1]
 
     def text(kind: str) -> str:
