@@ -79,12 +79,11 @@ def overfitting(metrics: dict) -> str:
         train, test, log_p = (
             fmean(by_seed(metrics, f"{k}_{name}")) for k in ("train_elbo", "test_elbo", "log_likelihood")
         )
-        moves = "still rises: it does not overfit" if late > before else "falls: it overfits"
+        moves = "still rises, longer training helps," if late > before else "falls, longer training overfits,"
         parts.append(
             f"With the {words} the ELBO is {train:.2f} nats on training and {test:.2f} on test images, a gap of "
-            f"{train - test:.2f}. From the last tenth of the epochs but one to the last, the validation ELBO goes from "
-            f"{before:.2f} to {late:.2f}: it {moves}. On the test images log p(x) is {log_p - test:.2f} nats above the "
-            "ELBO."
+            f"{train - test:.2f}. The validation ELBO {moves} from {before:.2f} to {late:.2f} between the last "
+            f"two tenths of the epochs. On the test images log p(x) is {log_p - test:.2f} nats above the ELBO."
         )
     return "\n\n".join(parts)
 
@@ -119,11 +118,13 @@ def answers(metrics: dict) -> str:
         estimates = [fmean(column) for column in zip(*curves["estimates"][name], strict=True)]
         curve_rows.append([words, fmean(curves["elbo"][name]), *estimates])
     gap, verdict = closeness(metrics)
+    over_seeds = ", mean and standard error over seeds" if len(results["seeds"]) > 1 else ""
     return f"""## 1.6 Which ELBO do the two estimators of the KL term reach?
 
 Trained with the analytic KL a model ends at a validation ELBO of {elbo[0]} nats per image, with the Monte Carlo KL at
-{elbo[1]}. The difference for the same seed is {gap} nats, mean and standard error over seeds. The original calls the
-estimators close; that three standard errors around the difference stay within {CLOSE} nat of 0 is {verdict}.
+{elbo[1]}. The difference for the same seed is {gap} nats{over_seeds}.
+The original calls the estimators close; that three standard errors around the difference stay within {CLOSE} nat of 0
+is {verdict}.
 
 The closed form is exact for two normals, and there the estimate only adds noise. It is needed where the KL of q and p
 has no closed form, as for a mixture or a flow.

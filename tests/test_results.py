@@ -30,11 +30,15 @@ def test_readme_quotes_the_committed_metrics():
     metrics = reference_metrics()
     (first,) = (row for row in readme_rows() if row[0].startswith("1: VAE"))
     (table,) = (row for row in readme_rows() if row[0] == "`python q1_vae.py --repeats 10`")
-    for key in ("elbo_analytic", "elbo_mc", "log_likelihood_analytic", "log_likelihood_mc"):
+    keys = ("elbo_analytic", "elbo_mc", "log_likelihood_analytic", "log_likelihood_mc")
+    for key in keys:
         values = vae.by_seed(metrics["q1_vae"], key)
         assert f"{statistics.fmean(values):.2f}" in first[2]
         assert f"{statistics.fmean(values):.1f} ± {statistics.stdev(values):.1f}" in table[-1]
     assert vae.closeness(metrics["q1_vae"])[1] in first[2] and len(values) == 10
+    (longer,) = (row for row in readme_rows() if row[0].startswith("`python q1_vae.py --epochs 200"))
+    numbers = [f"{metrics['q1_vae_200']['results'][key]:.1f}" for key in keys]
+    assert re.findall(r"-\d+\.\d", longer[-1]) == numbers
     (second,) = (row for row in readme_rows() if row[0].startswith("2: WGAN"))
     decided = [row[-1] for row in gan.closing_table(metrics["q2_gan"])[2:]]
     counts = [decided.count(verdict) for verdict in ("supported", "contradicted", "not decided")]
