@@ -430,7 +430,8 @@ def draw_curves(metrics: dict, out: Path) -> None:
     with utils.panels(out / "quality.png", titles, xlabel="generator iteration") as panels:
         for name, axes in panels.items():
             values = [words.sets_of(numbers, name) for numbers in snapshots.values()]
-            axes.plot(list(snapshots), values, color="C0", marker=".", linewidth=0.8)
+            lines = axes.plot(list(snapshots), values, color="C0", marker=".", linewidth=0.8)
+            lines[0].set_label("samples, a line for each set of noise")
             real = np.mean(words.sets_of(results["real"], name))
             axes.axhline(real, color="black", linestyle=":", label="real images")
             axes.set_xscale("symlog", linthresh=100)

@@ -17,7 +17,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torchvision.models import resnet18
 from tqdm import tqdm
@@ -393,7 +392,7 @@ def train(run: str, data: dict[str, Tensor], args: argparse.Namespace, source: s
         record(monitor(model, data, args))
         record({"seconds": time.perf_counter() - start})
         utils.save_checkpoint(path, config, modules, history)
-        numbers = ", ".join(f"{label} {history[key][-1]:.4g}" for key, label in CURVES.items())
+        numbers = ", ".join(f"{key} {history[key][-1]:.4g}" for key in CURVES)
         hours = history["seconds"][-1] * (args.epochs - epoch) / 3600
         print(f"{run} epoch {epoch}/{args.epochs}: {numbers}, {hours:.2f} h to go", flush=True)
     return model, history
@@ -422,31 +421,26 @@ def gradient_error(images: Tensor, args: argparse.Namespace) -> float:
 
 def draw_curves(metrics: dict, out: Path) -> None:
     """Write every figure, from metrics.json alone: accuracy and loss of each run, and the curves of all runs."""
-    runs, keys = list(metrics["history"]), list(CURVES)
-    figures = {run: ([run], keys[:2]) for run in runs} | {"comparison": (runs, keys[:6])}
-    for name, (shown, panels) in figures.items():
-        rows = max(1, len(panels) // 3)
-        figure = Figure(figsize=(4.2 * len(panels) / rows, 3.6 * rows), layout="constrained")
-        for axes, key in zip(figure.subplots(rows, len(panels) // rows).flat, panels, strict=True):
-            plot(axes, metrics, shown, key)
-        entries = {}  # one legend below all panels, each entry once
-        for axes in figure.axes:
-            entries |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-        figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=4, fontsize=9)
-        utils.save_figure(figure, out / f"{name}.png")
+    runs, curves = list(metrics["history"]), list(CURVES)
+    figures = {run: ([run], curves[:2]) for run in runs} | {"comparison": (runs, curves[:6])}
+    for name, (shown, keys) in figures.items():
+        titles = dict.fromkeys(keys, words.RUNS[shown[0]] if len(shown) == 1 else "")
+        with utils.panels(out / f"{name}.png", titles, rows=max(1, len(keys) // 3), xlabel="epoch") as panels:
+            for key, axes in panels.items():
+                plot(axes, metrics, shown, key)
 
 
 def plot(axes: Axes, metrics: dict, runs: list[str], key: str) -> None:
     """One curve of `runs` from the untrained network on: scale and colours are the same in every figure."""
     histories = metrics["history"]
-    highest = max(max(history[key]) for history in histories.values())
+    drawn = [name for name in CURVES if name.startswith(key)]  # the backbone's accuracy beside the projector's
+    highest = max(max(history[name]) for history in histories.values() for name in drawn)
     for run in runs:
         color, label = f"C{list(RUNS).index(run)}", words.RUNS[run]
         axes.plot(histories[run][key], color=color, marker=".", markersize=4, clip_on=False, label=label)
     if key == "knn_accuracy" and len(runs) == 1:
         axes.plot(histories[run]["knn_accuracy_backbone"], color="silver", zorder=1, label="backbone's features")
-    axes.set(xlabel="epoch", ylabel=CURVES[key], title=words.RUNS[runs[0]] if len(runs) == 1 else None)
-    axes.grid(alpha=0.3)
+    axes.set_ylabel(CURVES[key])
     axes.xaxis.get_major_locator().set_params(integer=True)
     if key == "median_distance":
         axes.set_yscale("log")

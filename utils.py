@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.client import HTTPException
@@ -93,7 +94,11 @@ def make_parser(description: str, script: str, data: list[str], quick: dict) -> 
     add("--quick", action="store_true", help=f"short pass into results/quick/{script}: --data synthetic {changes}")
     add = parser.add_mutually_exclusive_group().add_argument
     add("--resume", action="store_true", help="continue from the checkpoints in OUT")
-    add("--restart", action="store_true", help="discard the checkpoints in OUT and train anew, as --quick does")
+    add(
+        "--restart",
+        action="store_true",
+        help="discard the checkpoints in OUT and train anew, as --quick does in its folder",
+    )
     add("--figures-only", action="store_true", help="never train: evaluate and draw all finished runs in OUT again")
     return parser
 
@@ -111,7 +116,8 @@ def parse_args(parser: Parser, argv: list[str] | None, quick: dict) -> argparse.
     if args.out is None:  # other data must not stand where the assignment's is expected
         args.out = Path("results", script if args.data == assignment else f"{script}_{args.data}")
     args.device = choose_device(args.device)
-    args.restart |= args.quick and not (args.resume or args.figures_only)
+    if args.quick and args.out == parser.get_default("out"):  # in another folder a long training may lie
+        args.restart |= not (args.resume or args.figures_only)
     flags = [flag for flag in (sys.argv[1:] if argv is None else argv) if flag not in MODES]
     args.command = shlex.join(["python", parser.prog, *flags])
     try:
@@ -373,6 +379,9 @@ def save_checkpoint(path: Path, config: dict, modules: dict, history: dict) -> N
 def read_checkpoint(path: Path) -> dict:
     """Return what `save_checkpoint` wrote; InputError if it cannot be read."""
     try:
+        with zipfile.ZipFile(path) as file:
+            if file.testzip():  # compares the checksums, which torch.load does not
+                raise ValueError
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         return {key: checkpoint[key] for key in ("config", "history", "rng", "states")}
     except Exception as error:  # torch's unpickler raises whatever the damaged bytes lead it to
@@ -475,17 +484,20 @@ def save_metrics(
 
 
 @contextmanager
-def panels(path: Path, titles: dict[str, str], **labels: str) -> Iterator[dict[str, Axes]]:
-    """Give axes for curves, side by side under `titles`, and write them to `path`, with a legend of labelled lines."""
-    figure = Figure(figsize=(max(6, 4 * len(titles)), 3.7), layout="constrained")
-    axes = dict(zip(titles, figure.subplots(1, len(titles), squeeze=False)[0], strict=True))
+def panels(path: Path, titles: dict[str, str], rows: int = 1, **labels: str) -> Iterator[dict[str, Axes]]:
+    """Give axes for curves under `titles`, and write them to `path`, with one legend of the labelled lines below."""
+    columns = len(titles) // rows
+    figure = Figure(figsize=(max(6, 4.2 * columns), 3.7 * rows), layout="constrained")
+    axes = dict(zip(titles, figure.subplots(rows, columns, squeeze=False).flat, strict=True))
     for name, panel in axes.items():
         panel.set(title=titles[name], **labels)
         panel.grid(alpha=0.3)
     yield axes
+    entries = {}  # each label once
     for panel in axes.values():
-        if panel.get_legend_handles_labels()[1]:
-            panel.legend(fontsize=8)
+        entries |= {label: handle for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
+    if entries:
+        figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=4, fontsize=8)
     save_figure(figure, path)
 
 

@@ -70,17 +70,17 @@ def claims(metrics: dict) -> dict[str, list[list]]:
             ["nothing but noise", f"precision at {start}", at("precision", start), "<", 0.05],
             ["too indistinct", f"precision at {early:,}", at("precision", early), "<", 0.5],
             ["most digits are proper", *rise("precision", early, middle), ">", 0],
-            ["primarily three digits", f"their share at {middle:,}, minus real images'", three, ">", 0.2],
+            ["primarily three digits", f"three most frequent at {middle:,}, minus real images'", three, ">", 0.2],
             ["far more diverse", *rise("recall", middle, end), ">", 0.05],
             ["far more diverse", *rise("entropy", middle, end), ">", 0.1],
             ["crisper", *rise("precision", middle, end), ">", 0],
             ["crisper", *rise("confidence", middle, end), ">", 0],
         ],
         "2.3": [
-            ["these dimensions change the digit", "share of sure changes", asked, ">", 0.1],
+            ["these dimensions change the digit", "share of steps to another digit, all ε", asked, ">", 0.1],
             [
                 "these more than others",
-                "that share minus that of random directions",
+                "that share minus random directions'",
                 [*map(sub, asked, random)],
                 ">",
                 0,
@@ -88,17 +88,18 @@ def claims(metrics: dict) -> dict[str, list[list]]:
         ],
         "2.4": [
             ["samples on the manifold", "distance: samples over real images", apart, "<", 1.1],
-            ["latent: on the manifold", "distance: half-way over samples", halfway(latent), "<", 1.1],
-            ["pixel: not on the manifold", "distance: half-way over samples", halfway(pixel), ">", 1.1],
-            ["latent: progressively", "largest step over mean step", latent["largest_step"], "<", 3],
-            ["latent: progressively", "digits, minus pixel's", more_digits, ">", 0],
+            ["latent: on the manifold", "distance: latent half-way over samples", halfway(latent), "<", 1.1],
+            ["pixel: not on the manifold", "distance: pixel half-way over samples", halfway(pixel), ">", 1.1],
+            ["latent: progressively", "largest step on a path over its mean step", latent["largest_step"], "<", 3],
+            ["latent: progressively", "digits on a path, minus pixel's", more_digits, ">", 0],
         ],
     }
 
 
 def verdict(metrics: dict, claim: list) -> str:
-    """Return what one of the `claims` comes to; a classifier that errs too often decides nothing."""
-    return decide(*claim[2:]) if metrics["results"]["classifier_accuracy"] >= ACCURACY else "not decided"
+    """Return what one of the `claims` comes to; built-in digits and a classifier that errs too often decide nothing."""
+    fit = metrics["config"]["data"] != "synthetic" and metrics["results"]["classifier_accuracy"] >= ACCURACY
+    return decide(*claim[2:]) if fit else "not decided"
 
 
 def closing_table(metrics: dict) -> list[list]:
@@ -137,9 +138,9 @@ def verdicts(metrics: dict, question: str) -> str:
 def changes(dimension: int, digits: list[int]) -> str:
     """Return what is read along one dimension, in the original's words; digits are those at ε = 0, 1, 2, …"""
     sure = [(epsilon, digit) for epsilon, digit in enumerate(digits) if digit >= 0]
-    steps = [f"{b} at ε = {epsilon}" for (_, a), (epsilon, b) in itertools.pairwise(sure) if a != b]
-    path = " to ".join([str(sure[0][1]), *steps]) if sure else "never sure"
-    return f"- Dimension {dimension}: {path}{'' if steps or not sure else ' throughout'}."
+    steps = ", then ".join(f"{b} at ε = {epsilon}" for (_, a), (epsilon, b) in itertools.pairwise(sure) if a != b)
+    path = f"{sure[0][1]} {f'to {steps}' if steps else 'throughout'}" if sure else "never sure"
+    return f"- Dimension {dimension}: {path}."
 
 
 def answers(metrics: dict) -> str:
@@ -170,7 +171,8 @@ independent sets of noise, each beside a random half of the test images. Precisi
 neighbourhood of a real image (k = {results["neighbours"]}, without the widest twentieth of them) in the classifier's
 features, normalised to unit length, recall the share of real images within that of a sample. The Fréchet distance is in
 the same features. The last row measures the other half of the test images in the same way: what real images reach.
-Entropy is that of the digits, at most 3.32 bits.
+Scattered samples have wide neighbourhoods, so that recall alone may exceed that of real images. Entropy is that of the
+digits, at most 3.32 bits; the three most frequent digits are those of each set, with those of all sets in brackets.
 
 {make_table(rows)}
 
@@ -178,7 +180,9 @@ Entropy is that of the digits, at most 3.32 bits.
 
 Numbers are means with standard errors over the sets of noise; a claim counts as supported or contradicted beyond three
 of them, which chance exceeds in one case of 25. They describe this training run, classifier and test set only. The
-original's sentences, in its order:
+snapshots compared are those nearest to the original's: 0, 14, 40 and 100% of the iterations. Where recall or entropy is
+near its maximum at 40% already, it cannot rise by what "far more" asks for: diversity came earlier than the original
+says. The original's sentences, in its order:
 
 {verdicts(metrics, "2.2")}
 

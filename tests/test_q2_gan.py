@@ -390,7 +390,8 @@ def made_up(spread=0.001, **changes):
     }
     results = {"snapshots": [0, 14, 40, 100], "classifier_accuracy": values.get("accuracy", 0.96)}
     results["real"] = {"histogram": [EVEN] * 5, "distance": [values["real"]] * 5}
-    return {"results": results | paths | {"per_snapshot": snapshots, "perturbation": perturbation}}
+    config = {"data": values.get("data", "mnist")}
+    return {"config": config, "results": results | paths | {"per_snapshot": snapshots, "perturbation": perturbation}}
 
 
 def verdicts(**changes):
@@ -399,6 +400,10 @@ def verdicts(**changes):
 
 def test_numbers_that_support_every_claim():
     assert verdicts() == [True, *["supported"] * 15]
+
+
+def test_built_in_digits_decide_nothing():
+    assert set(verdicts(data="synthetic")) == {True, "not decided"}
 
 
 @pytest.mark.parametrize(
@@ -462,7 +467,7 @@ def test_entropy_in_bits_and_share_of_three_digits():
 
 
 def test_changes_are_told_in_the_words_of_the_original():
-    assert words.changes(3, [6, 6, -1, 3, 3, 7]) == "- Dimension 3: 6 to 3 at ε = 3 to 7 at ε = 5."
+    assert words.changes(3, [6, 6, -1, 3, 3, 7]) == "- Dimension 3: 6 to 3 at ε = 3, then 7 at ε = 5."
     assert words.changes(30, [1, -1, 1]) == "- Dimension 30: 1 throughout."
     assert words.changes(30, [-1, -1]) == "- Dimension 30: never sure."
 

@@ -434,6 +434,14 @@ def test_history_has_the_means_of_each_epoch(arguments, tmp_path, monkeypatch):
     assert history["batch_std"] == [1, 2, 5]
 
 
+def test_backbones_accuracy_lies_within_its_panel(tmp_path, monkeypatch):
+    history = {key: [0.1, 0.9 if key == "knn_accuracy_backbone" else 0.5] for key in q3_simsiam.CURVES}
+    figures = {}
+    monkeypatch.setattr(utils, "save_figure", lambda figure, path: figures.update({path.stem: figure}))
+    q3_simsiam.draw_curves({"history": {"baseline": history}, "config": {"data": "synthetic"}}, tmp_path)
+    assert figures["baseline"].axes[0].get_ylim()[1] > 0.9
+
+
 def test_untrained_network_is_measured_and_the_seed_counts(arguments, tmp_path):
     losses = []
     for seed in (0, 1):

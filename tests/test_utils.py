@@ -141,10 +141,11 @@ def test_other_errors_that_name_memory_are_not_taken_for_a_lack_of_it(text):
         utils.run(main)
 
 
-def test_quick_begins_anew_unless_told_to_go_on(tmp_path):
-    out = ["--out", str(tmp_path)]
-    assert q1_vae.get_args(["--quick", *out]).restart and not q1_vae.get_args(out).restart
-    assert not q1_vae.get_args(["--quick", "--resume", *out]).restart
+def test_quick_begins_anew_in_its_own_folder_unless_told_to_go_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert q1_vae.get_args(["--quick"]).restart and not q1_vae.get_args([]).restart
+    assert not q1_vae.get_args(["--quick", "--resume"]).restart
+    assert not q1_vae.get_args(["--quick", "--out", "long_training"]).restart
 
 
 # --- Data: one file ---------------------------------------------------------------------------------------------------
@@ -487,6 +488,15 @@ def test_checkpoint_of_another_configuration_is_named_and_kept(saved):
     with pytest.raises(utils.InputError, match=r"was made with lr = 0\.1, not 0\.2; give the same flags"):
         utils.load_checkpoint(path, {"lr": 0.2, "epochs": 3}, {"model": model})
     assert path.read_bytes() == before
+
+
+def test_checkpoint_with_a_changed_weight_is_named(saved):
+    path, model = saved
+    weight = next(model.parameters()).detach().numpy().tobytes()
+    assert path.read_bytes().count(weight) == 1
+    path.write_bytes(path.read_bytes().replace(weight, bytes(len(weight))))
+    with pytest.raises(utils.InputError, match="cannot be read as a checkpoint"):
+        utils.read_checkpoint(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", None])
