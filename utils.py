@@ -385,7 +385,7 @@ def read_checkpoint(path: Path) -> dict:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         return {key: checkpoint[key] for key in ("config", "history", "rng", "states")}
     except Exception as error:  # torch's unpickler raises whatever the damaged bytes lead it to
-        raise InputError(f"{path} cannot be read as a checkpoint; delete it to start anew") from error
+        raise InputError(f"{path} cannot be read as a checkpoint; replace it, or train anew with --restart") from error
 
 
 def load_checkpoint(path: Path, config: dict, modules: dict) -> dict:
@@ -399,7 +399,7 @@ def load_checkpoint(path: Path, config: dict, modules: dict) -> dict:
         for name, module in modules.items():
             module.load_state_dict(checkpoint["states"][name])
     except Exception as error:  # a state dict raises whatever a foreign layout leads it to
-        raise InputError(f"{path} cannot be read as a checkpoint; delete it to start anew") from error
+        raise InputError(f"{path} cannot be read as a checkpoint; replace it, or train anew with --restart") from error
     return checkpoint
 
 
