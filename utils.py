@@ -94,11 +94,7 @@ def make_parser(description: str, script: str, data: list[str], quick: dict) -> 
     add("--quick", action="store_true", help=f"short pass into results/quick/{script}: --data synthetic {changes}")
     add = parser.add_mutually_exclusive_group().add_argument
     add("--resume", action="store_true", help="continue from the checkpoints in OUT")
-    add(
-        "--restart",
-        action="store_true",
-        help="discard the checkpoints in OUT and train anew, as --quick does in its folder",
-    )
+    add("--restart", action="store_true", help="discard the checkpoints in OUT and train anew; --quick does so")
     add("--figures-only", action="store_true", help="never train: evaluate and draw all finished runs in OUT again")
     return parser
 
@@ -376,6 +372,10 @@ def save_checkpoint(path: Path, config: dict, modules: dict, history: dict) -> N
     write(path, buffer.getbuffer())
 
 
+def damaged(path: Path) -> InputError:
+    return InputError(f"{path} cannot be read as a checkpoint; replace it, or train anew with --restart")
+
+
 def read_checkpoint(path: Path) -> dict:
     """Return what `save_checkpoint` wrote; InputError if it cannot be read."""
     try:
@@ -385,7 +385,7 @@ def read_checkpoint(path: Path) -> dict:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         return {key: checkpoint[key] for key in ("config", "history", "rng", "states")}
     except Exception as error:  # torch's unpickler raises whatever the damaged bytes lead it to
-        raise InputError(f"{path} cannot be read as a checkpoint; replace it, or train anew with --restart") from error
+        raise damaged(path) from error
 
 
 def load_checkpoint(path: Path, config: dict, modules: dict) -> dict:
@@ -399,7 +399,7 @@ def load_checkpoint(path: Path, config: dict, modules: dict) -> dict:
         for name, module in modules.items():
             module.load_state_dict(checkpoint["states"][name])
     except Exception as error:  # a state dict raises whatever a foreign layout leads it to
-        raise InputError(f"{path} cannot be read as a checkpoint; replace it, or train anew with --restart") from error
+        raise damaged(path) from error
     return checkpoint
 
 
