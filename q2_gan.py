@@ -5,7 +5,7 @@ number behind each claim with a small classifier trained on the same labelled da
 
     python q2_gan.py --quick                               two minutes on two CPU cores, synthetic digits
     python q2_gan.py                                       the original's recipe on SVHN; hours on a GPU, a day on a CPU
-    python q2_gan.py --data mnist --width 32 --lr 3e-4 --iterations 21000         hours on one CPU core, on MNIST
+    python q2_gan.py --data mnist --width 32 --lr 3e-4 --iterations 21000         1.5 hours on two CPU cores, on MNIST
 """
 
 import argparse

@@ -158,6 +158,7 @@ def answers(metrics: dict) -> str:
     steps = [["steps to another digit", *(f"ε = {epsilon}" for epsilon in perturbation["epsilons"])]]
     for key, words in {"asked": f"dimensions {asked}", "all": "all dimensions", "random": "random directions"}.items():
         steps.append([words, *(mean_error(column) for column in zip(*perturbation[key], strict=True))])
+    compared = " / ".join(f"{iteration:,}" for iteration in phases(results))
     told = "\n".join(changes(*row) for row in zip(config["perturb_dims"], perturbation["digits"], strict=True))
     (off_manifold,) = (verdict(metrics, claim) for claim in claims(metrics)["2.4"] if claim[0].startswith("pixel"))
     return f"""## 2.2 What do the samples look like as training goes on?
@@ -180,9 +181,10 @@ digits, at most 3.32 bits; the three most frequent digits are those of each set,
 
 Numbers are means with standard errors over the sets of noise; a claim counts as supported or contradicted beyond three
 of them, which chance exceeds in one case of 25. They describe this training run, classifier and test set only. The
-snapshots compared are those nearest to the original's: 0, 14, 40 and 100% of the iterations. Where recall or entropy is
-near its maximum at 40% already, it cannot rise by what "far more" asks for. Nothing is decided on the built-in digits,
-or by a classifier whose accuracy is below {ACCURACY}. The original's sentences, in its order:
+snapshots compared ({compared}) are those nearest to the original's, at 0, 14, 40 and 100% of the
+iterations. Where recall or entropy is near its maximum at the third of them already, it cannot rise by what "far more"
+asks for. Nothing is decided on the built-in digits, or by a classifier whose accuracy is below {ACCURACY}. The
+original's sentences, in its order:
 
 {verdicts(metrics, "2.2")}
 
@@ -216,6 +218,8 @@ classifier's confidence on the way:
 ![distance and confidence on the way](interpolation_curves.png)
 
 {verdicts(metrics, "2.4")}
+
+Points half-way are compared with plain samples, and only those with real images.
 
 The original says of pixel interpolation both that one can "barely tell the interpolated image from the original" and
 that it "does not remain in the data manifold". The second is {off_manifold}; the first says the opposite.
