@@ -313,12 +313,33 @@ def test_embedding_is_that_of_normalised_images_in_evaluation_mode(images):
 def test_monitor_calls_each_accuracy_by_its_name(monkeypatch):
     labels = torch.arange(40) % 10
     good, bad = torch.eye(10)[labels], torch.ones(40, 10)
-    monkeypatch.setattr(q3_simsiam, "embed", lambda *_: (bad, good))
-    data = {f"{split}_{key}": labels for split in ("train", "test") for key in ("images", "labels")}
+    outputs = {"train": (bad, good), "test": (bad, good * (labels < 5)[:, None] + torch.eye(10)[9])}
+    monkeypatch.setattr(q3_simsiam, "embed", lambda _, split: outputs[split])
+    data = {f"{split}_images": split for split in outputs} | {f"{split}_labels": labels for split in outputs}
+    monitored = q3_simsiam.monitor(None, data, argparse.Namespace(knn_k=4, knn_temperature=0.1))
+    assert monitored["knn_accuracy"] == 0.6 and monitored["knn_accuracy_backbone"] == pytest.approx(0.1)
+    assert monitored["output_std"] == q3_simsiam.output_std(outputs["test"][1])
+
+
+class Near(torch.nn.Module):
+    """Projects images onto directions that differ by less than float32 resolves in a cosine."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(1e-6))
+
+    def represent(self, x):
+        value = x.mean((1, 2, 3))[:, None] * self.scale
+        return value, torch.cat([torch.ones_like(value), value], 1)
+
+
+def test_accuracy_in_float64_tells_apart_what_float32_does_not():
+    labels = torch.arange(40) % 10
+    pictures = (25 * labels).byte().view(-1, 1, 1, 1).expand(-1, 3, 4, 4)
+    data = {f"{split}_{key}": x for split in ("train", "test") for key, x in (("images", pictures), ("labels", labels))}
     args = argparse.Namespace(knn_k=4, knn_temperature=0.1)
-    monitored = q3_simsiam.monitor(None, data, args)
-    assert monitored["knn_accuracy"] == 1 and monitored["knn_accuracy_backbone"] == pytest.approx(0.1)
-    assert monitored["effective_rank"] == pytest.approx(9) and monitored["median_distance"] == 1
+    assert q3_simsiam.monitor(Near(), data, args)["knn_accuracy"] < 0.5
+    assert q3_simsiam.accuracy_float64(Near(), data, args) == 1
 
 
 def test_output_std_is_one_when_spread_and_zero_when_collapsed():
@@ -392,7 +413,9 @@ def test_run_writes_metrics_figures_and_report(finished):
     assert metrics["data"] == "tiny digits"
     for run in ("baseline", "no_predictor"):
         numbers = metrics["results"][run]
-        assert set(numbers) == {*q3_simsiam.CURVES, "epochs"}
+        assert set(numbers) == {*q3_simsiam.CURVES, "epochs", "knn_accuracy_float64"}
+        difference = numbers.pop("knn_accuracy_float64") - numbers["knn_accuracy"]
+        assert abs(difference) < 0.11  # at most one image of ten
         history = metrics["history"][run]
         assert numbers.pop("epochs") == len(history["loss"]) - 1 == 2
         assert numbers == {key: history[key][-1] for key in numbers}
@@ -434,12 +457,37 @@ def test_history_has_the_means_of_each_epoch(arguments, tmp_path, monkeypatch):
     assert history["batch_std"] == [1, 2, 5]
 
 
-def test_backbones_accuracy_lies_within_its_panel(tmp_path, monkeypatch):
-    history = {key: [0.1, 0.9 if key == "knn_accuracy_backbone" else 0.5] for key in q3_simsiam.CURVES}
-    figures = {}
-    monkeypatch.setattr(utils, "save_figure", lambda figure, path: figures.update({path.stem: figure}))
-    q3_simsiam.draw_curves({"history": {"baseline": history}, "config": {"data": "synthetic"}}, tmp_path)
-    assert figures["baseline"].axes[0].get_ylim()[1] > 0.9
+@pytest.fixture
+def figures(tmp_path, monkeypatch):
+    """The figures of `collapsed`, its run without predictor with equal outputs, by name."""
+    drawn, metrics = {}, collapsed()
+    metrics["history"]["no_predictor"]["median_distance"] = [0.1, 1e-7, 0.0, -1e-16, 0.0]
+    monkeypatch.setattr(utils, "save_figure", lambda figure, path: drawn.update({path.stem: figure}))
+    q3_simsiam.draw_curves(metrics, tmp_path)
+    return drawn
+
+
+def test_runs_have_one_scale_and_one_colour_in_all_figures(figures):
+    accuracy, loss = ([figures[name].axes[i] for name in ("baseline", "no_predictor", "comparison")] for i in (0, 1))
+    assert {axes.get_ylim() for axes in accuracy} == {(0, 1.05)}  # of the backbone's 1.0 of one run
+    assert {axes.get_ylim() for axes in loss} == {(-1.02, -0.08)}
+    assert [axes.lines[0].get_color() for axes in loss] == ["C0", "C2", "C0"]
+    assert loss[2].lines[1].get_color() == "C2"
+
+
+def test_figures_have_lines_at_chance_the_originals_accuracy_and_the_least_loss(figures):
+    for name in ("baseline", "no_predictor", "comparison"):
+        accuracy, loss = figures[name].axes[:2]
+        assert [line.get_ydata()[0] for line in accuracy.lines[-2:]] == [0.1, 0.6]
+        assert loss.lines[-1].get_ydata()[0] == -1
+
+
+def test_median_of_equal_outputs_stays_within_the_figure(figures):
+    (axes,) = (axes for axes in figures["comparison"].axes if "median" in axes.get_ylabel())
+    figures["comparison"].canvas.draw()
+    low, high = axes.transAxes.transform([(0, 0), (0, 1)])[:, 1]
+    heights = [axes.transData.transform((0, value))[1] for line in axes.lines for value in line.get_ydata()]
+    assert low <= min(heights) and max(heights) <= high
 
 
 def test_untrained_network_is_measured_and_the_seed_counts(arguments, tmp_path):
@@ -526,25 +574,55 @@ def test_closing_table_gives_no_verdict_on_a_shorter_recipe_or_other_data():
     assert column(-1, data="synthetic") == column(2, data="synthetic") == []
 
 
-def collapsing(distances):
-    """Metrics of a run that collapses in epoch 2, as far as its description reads them."""
-    curves = {"knn_accuracy": [0.2, 0.25, 0.1], "loss": [-0.1, -0.99, -0.995], "median_distance": distances}
-    curves |= {"output_std": [1, 0.2, 0.07], "effective_rank": [5, 2, 1.1]}
-    return {"results": {"no_predictor": {}}, "history": {"no_predictor": curves}}
+def collapsed(**changes):
+    """Metrics of a baseline and of a run without predictor whose accuracy falls in epoch 2, and not for good."""
+    curves = {"loss": [-0.1, -0.99, -0.97, -0.99505, -0.995], "knn_accuracy": [0.2, 0.25, 0.1, 0.2, 0.1]}
+    curves |= {key: [1.0, 0.5, 1e-3, 1e-2, 5e-4] for key in q3_simsiam.CURVES if key not in curves}
+    healthy = {"loss": [-0.1, -0.2, -0.3, -0.2, -0.1], "knn_accuracy": [0.2, 0.3, 0.4, 0.5, 0.6]}
+    history = {"baseline": curves | healthy | {"seconds": [60] * 4}, "no_predictor": curves | {"seconds": [30] * 4}}
+    results = {run: {key: curve[-1] for key, curve in numbers.items()} for run, numbers in history.items()}
+    results["baseline"]["knn_accuracy_float64"] = 0.6
+    results["no_predictor"] |= {"knn_accuracy_float64": 0.25} | changes
+    results["untrained"] = {key: curve[0] for key, curve in curves.items()}
+    results |= {"gradient_error": 0.0, "test_images": 10_000}
+    config = made_up()["config"] | {"epochs": 4, "runs": list(history)}
+    return {"config": config, "history": history, "results": results, "data": "CIFAR-10"}
 
 
-def test_description_names_float32_only_where_the_outputs_are_as_near_as_its_rounding():
-    deep = words.describe("no_predictor", collapsing([1, 1e-3, 1.2e-7]))
-    assert "at most -0.98 from epoch 1 on" in deep and "falls to at most 0.15 in epoch 2" in deep
-    assert "no longer tell the images apart" in deep
-    assert "apart" not in words.describe("no_predictor", collapsing([1, 1e-2, 5e-3]))
+def test_description_says_when_loss_and_accuracy_fall_first_and_how_often_they_stay_there():
+    text = words.describe("no_predictor", collapsed())
+    assert "from 0.2000 untrained to 0.1000 (highest: 0.2500 in epoch 1), the loss to -0.9950" in text
+    first = "in epoch {} for the first time, with a median of 1 - cosine of {}, and in {} epochs after it"
+    assert "The loss is at most -0.98 " + first.format(1, 0.5, "2 of the 3") in text
+    assert "The kNN accuracy is at most 0.15 " + first.format(2, 0.001, "1 of the 2") in text
+    assert "at most" not in words.describe("baseline", collapsed())
 
 
-@pytest.mark.parametrize(
-    ("values", "epoch"), [([0.3, 0.1, 0.1], 1), ([0.1, 0.3, 0.1], 2), ([0.1, 0.1], 0), ([0.1, 0.2], None)]
-)
-def test_first_epoch_is_the_one_from_which_on_a_curve_stays_low(values, epoch):
-    assert words.first_epoch(values, 0.15) == epoch
+@pytest.mark.parametrize(("exact", "finding"), [(0.162, "by less than"), (0.16, "too near"), (0.138, "it is not")])
+def test_description_decides_with_float64_whether_the_fall_is_one_of_rounding(exact, finding):
+    text = words.describe("no_predictor", collapsed(knn_accuracy_float64=exact))  # 0.15 is 3.3, 2.7 and 3.5 errors away
+    assert finding in text
+    assert sum(other in text for other in ("by less than", "too near", "it is not")) == 1
+
+
+def test_answers_count_the_rises_of_the_loss_after_the_first_epoch():
+    rows = [["run", "rises in the 3 epochs after the first", "largest"], [words.RUNS["baseline"], 2, 0.1]]
+    rows.append([words.RUNS["no_predictor"], 1, 0.02])  # and one of 0.00005
+    assert make_table(rows) in words.answers(collapsed())
+
+
+def test_answers_give_the_baselines_error_and_what_becomes_of_it():
+    text = words.answers(collapsed())
+    assert "0.6000 on CIFAR-10 has a binomial standard error of 0.0049 (10,000 test images" in text
+    assert f"It changes to 0.1000 with {words.RUNS['no_predictor']}." in text
+
+
+@pytest.mark.parametrize(("error", "finding"), [(0.0, "are bit-identical"), (1e-9, "differ by 1.0e-09")])
+def test_answers_say_how_far_the_two_gradients_agree(error, finding):
+    metrics = collapsed()
+    metrics["results"]["gradient_error"] = error
+    text = words.answers(metrics)
+    assert finding in text and ("bit-identical" in text) == (error == 0)
 
 
 def test_figures_only_without_training_is_refused(arguments, tmp_path):
