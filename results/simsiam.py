@@ -125,12 +125,12 @@ def answers(metrics: dict) -> str:
     if "baseline" in results:
         baseline, images = results["baseline"]["knn_accuracy"], results["test_images"]
         drops = (
-            f"The baseline's {baseline:.4f} on {metrics['data']} has a binomial standard error of "
-            f"{standard_error(baseline, metrics):.4f} ({images:,} test images; one training)."
+            f"The baseline's {baseline:.4f} has a binomial standard error of {standard_error(baseline, metrics):.4f} "
+            f"({images:,} test images; one training). Its data: {metrics['data']}."
         )
         ablations = [run for run in ("no_stop_gradient", "no_predictor") if run in results]
         others = [f"to {results[run]['knn_accuracy']:.4f} with {RUNS[run]}" for run in ablations]
-        drops += f" It changes {' and '.join(others)}." if others else ""
+        drops += f" The accuracy changes {' and '.join(others)}." if others else ""
     error = results["gradient_error"]
     equal = "are bit-identical: a factor of 1/2 changes exponents alone, and the backward pass is linear"
     differ = f"differ by {error:.1e}, relative to the norm"

@@ -613,8 +613,8 @@ def test_answers_count_the_rises_of_the_loss_after_the_first_epoch():
 
 def test_answers_give_the_baselines_error_and_what_becomes_of_it():
     text = words.answers(collapsed())
-    assert "0.6000 on CIFAR-10 has a binomial standard error of 0.0049 (10,000 test images" in text
-    assert f"It changes to 0.1000 with {words.RUNS['no_predictor']}." in text
+    assert "baseline's 0.6000 has a binomial standard error of 0.0049 (10,000 test images" in text
+    assert f"The accuracy changes to 0.1000 with {words.RUNS['no_predictor']}." in text
 
 
 @pytest.mark.parametrize(("error", "finding"), [(0.0, "are bit-identical"), (1e-9, "differ by 1.0e-09")])
