@@ -325,7 +325,7 @@ def draw_curves(metrics: dict, out: Path) -> None:
         axes.axvline(config["importance_samples"], color="grey", linewidth=0.8, label="K of log p(x)")
         if compared:
             reported = words.ORIGINAL["log_likelihood"]
-            axes.axhline(reported, color="black", linestyle=":", label=f"original, {reported}")
+            axes.axhline(reported, color="black", linestyle=":", label=f"original, {reported}, of all 10,000")
         axes.set_xticks(curves["samples"], curves["samples"])
         axes.minorticks_off()
 

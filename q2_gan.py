@@ -4,8 +4,8 @@ Trains the GAN, keeps snapshots of its generator, draws samples, perturbations a
 number behind each claim with a small classifier trained on the same labelled data.
 
     python q2_gan.py --quick                               two minutes on two CPU cores, synthetic digits
-    python q2_gan.py                                       the original's recipe on SVHN; hours on a GPU, a day on a CPU
-    python q2_gan.py --data mnist --width 32 --lr 3e-4 --iterations 21000         1.5 hours on two CPU cores, on MNIST
+    python q2_gan.py                                       the original's recipe on SVHN, for a GPU
+    python q2_gan.py --data mnist --width 32 --lr 3e-4     a smaller network on MNIST; README has the reference's flags
 """
 
 import argparse

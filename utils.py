@@ -102,7 +102,8 @@ def make_parser(description: str, script: str, data: list[str], quick: dict) -> 
 def parse_args(parser: Parser, argv: list[str] | None, quick: dict) -> argparse.Namespace:
     """Parse `argv`; --quick changes the defaults to `quick`, so that explicit flags still win.
 
-    Raises InputError for nonsense, for a device that is not there and for a folder that cannot be written to.
+    Raises InputError for nonsense, for a device that is not there and for a folder that cannot be written to or holds
+    the results of another script.
     """
     assignment, script = parser.get_default("data"), Path(parser.prog).stem
     args = parser.parse_args(argv)
@@ -121,6 +122,9 @@ def parse_args(parser: Parser, argv: list[str] | None, quick: dict) -> argparse.
         tempfile.TemporaryFile(dir=args.out).close()
     except OSError as error:
         raise InputError(f"cannot write to --out {args.out}: {error.strerror}") from error
+    with suppress(OSError, ValueError, TypeError, KeyError):  # there is none, or it is damaged
+        if (other := json.loads((args.out / "metrics.json").read_text(encoding="utf-8"))["script"]) != script:
+            raise InputError(f"{args.out} holds the results of {other}; give another --out")
     return args
 
 

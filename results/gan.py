@@ -97,8 +97,12 @@ def claims(metrics: dict) -> dict[str, list[list]]:
 
 
 def verdict(metrics: dict, claim: list) -> str:
-    """Return what one of the `claims` comes to; built-in digits and a classifier that errs too often decide nothing."""
-    fit = metrics["config"]["data"] != "synthetic" and metrics["results"]["classifier_accuracy"] >= ACCURACY
+    """Return what one of the `claims` comes to.
+
+    Nothing is decided on built-in digits, by a classifier that errs too often, or by a snapshot beside itself.
+    """
+    results, real = metrics["results"], metrics["config"]["data"] != "synthetic"
+    fit = real and results["classifier_accuracy"] >= ACCURACY and len(set(phases(results))) == 4
     return decide(*claim[2:]) if fit else "not decided"
 
 
@@ -139,7 +143,8 @@ def changes(dimension: int, digits: list[int]) -> str:
     """Return what is read along one dimension, in the original's words; digits are those at ε = 0, 1, 2, …"""
     sure = [(epsilon, digit) for epsilon, digit in enumerate(digits) if digit >= 0]
     steps = ", then ".join(f"{b} at ε = {epsilon}" for (_, a), (epsilon, b) in itertools.pairwise(sure) if a != b)
-    path = f"{sure[0][1]} {f'to {steps}' if steps else 'throughout'}" if sure else "never sure"
+    always = "throughout" if len(sure) == len(digits) else "wherever it is sure"
+    path = f"{sure[0][1]} {f'to {steps}' if steps else always}" if sure else "never sure"
     return f"- Dimension {dimension}: {path}."
 
 
@@ -183,8 +188,8 @@ Numbers are means with standard errors over the sets of noise; a claim counts as
 of them, which chance exceeds in one case of 25. They describe this training run, classifier and test set only. The
 snapshots compared ({compared}) are those nearest to the original's, at 0, 14, 40 and 100% of the
 iterations. Where recall or entropy is near its maximum at the third of them already, it cannot rise by what "far more"
-asks for. Nothing is decided on the built-in digits, or by a classifier whose accuracy is below {ACCURACY}. The
-original's sentences, in its order:
+asks for. Nothing is decided on the built-in digits, by a classifier whose accuracy is below {ACCURACY}, or where these
+are not four different snapshots. The original's sentences, in its order:
 
 {verdicts(metrics, "2.2")}
 
@@ -195,7 +200,7 @@ The critic's estimate of the Wasserstein distance, and the penalty on norms of i
 ## 2.3 What does a single latent dimension change?
 
 Each row starts from a noise vector of its own: the first ones whose image the classifier is sure of (probability at
-least {results["sure"]}). Under each image stands the digit that it is sure of.
+least {results["sure"]}). Under each image stands the digit that it is sure of, "?" where it is not.
 
 ![perturbations](perturbation.png)
 

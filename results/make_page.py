@@ -19,11 +19,11 @@ def reference_metrics() -> dict[str, dict]:
 
 def page() -> str:
     """Return results/README.md: what was run, every verdict, and the answer to each question with its figures."""
-    runs, verdicts, answers = [["problem", "data", "device", "time", "more"]], [], []
+    runs, verdicts, answers = [["problem", "data", "device", "time", "report"]], [], []
     for name, metrics in reference_metrics().items():
         words, number = WORDS[name], name[1]
         time = f"{metrics['seconds'] / 60:.0f} min"
-        runs.append([number, metrics["data"], metrics["device"], time, f"[report](reference/{name}/report.md)"])
+        runs.append([number, metrics["data"], metrics["device"], time, f"[{name}](reference/{name}/report.md)"])
         header, *rows = words.closing_table(metrics)
         text = words.answers(metrics)
         if name == "q1_vae_200":  # it adds to the recipe's answers, and has no claims of the original to decide

@@ -261,9 +261,12 @@ def block(result: dict) -> str:
 
 
 def rows(results: list[dict]) -> list[list]:
-    """The closing table: a row for each submission, a column for each item, the total."""
-    header = ["submission", *NUMBERS.values(), "total"]
-    return [header, *([r["path"], *(item["points"] for item in r["items"]), r["points"]] for r in results)]
+    """The closing table: a row for each submission, a column for each item, the total, notes on the whole."""
+    header, cells = ["submission", *NUMBERS.values(), "total", "notes"], []
+    for result in results:
+        points = [item["points"] for item in result["items"]]
+        cells.append([result["path"], *points, result["points"], "; ".join(result["notes"])])
+    return [header, *cells]
 
 
 def table(results: list[dict]) -> str:

@@ -450,14 +450,14 @@ def test_every_layout_is_read_and_results_are_written(few_items, tmp_path, capsy
     printed = capsys.readouterr().out
     with (tmp_path / "out.csv").open(newline="") as file:
         header, *points = csv.reader(file)
-    assert header == ["submission", "1.1", "1.2", "2.1", "2.2", "3.1", "total"]
-    assert [[float(cell) for cell in row[1:]] for row in points] == [
+    assert header == ["submission", "1.1", "1.2", "2.1", "2.2", "3.1", "total", "notes"]
+    assert [[float(cell) for cell in row[1:-1]] for row in points] == [
         [2, 1, 1, 1, 1, 6],
         [2, 1, 0.25, 1, 1, 5.25],
         [2, 1, 1, 1, 1, 6],
     ]
     table = printed.split("\n\n")[-1].splitlines()
-    assert [row.split()[-6:] for row in table[1:]] == [[f"{float(cell):g}" for cell in row[1:]] for row in points]
+    assert [row.split()[-6:] for row in table[1:]] == [[f"{float(cell):g}" for cell in row[1:-1]] for row in points]
     assert re.search(r"  2\.1 lp_reg +0\.25 / 1   the square is missing: expected [\d.]+, got [\d.]+\n", printed)
     results = json.loads((tmp_path / "out.json").read_text())["submissions"]
     assert [set(result) for result in results] == [{"path", "points", "possible", "seconds", "items", "notes"}] * 3

@@ -438,6 +438,12 @@ def test_a_difference_within_its_error_decides_nothing():
     assert [i for i, verdict in enumerate(verdicts(**near)) if verdict != "not decided"] == [0, 4, 6, 11]
 
 
+def test_a_snapshot_beside_itself_decides_nothing():
+    metrics = made_up()
+    metrics["results"]["snapshots"].pop(1)
+    assert {words.verdict(metrics, claim) for claim in words.claims(metrics)["2.4"]} == {"not decided"}
+
+
 def test_a_classifier_that_errs_decides_nothing():
     assert verdicts(accuracy=0.94) == [False, *["not decided"] * 15]
 
@@ -468,7 +474,8 @@ def test_entropy_in_bits_and_share_of_three_digits():
 
 def test_changes_are_told_in_the_words_of_the_original():
     assert words.changes(3, [6, 6, -1, 3, 3, 7]) == "- Dimension 3: 6 to 3 at ε = 3, then 7 at ε = 5."
-    assert words.changes(30, [1, -1, 1]) == "- Dimension 30: 1 throughout."
+    assert words.changes(30, [1, 1, 1]) == "- Dimension 30: 1 throughout."
+    assert words.changes(30, [1, -1, 1]) == "- Dimension 30: 1 wherever it is sure."
     assert words.changes(30, [-1, -1]) == "- Dimension 30: never sure."
 
 

@@ -69,6 +69,16 @@ def test_unwritable_out_is_named(tmp_path):
         q1_vae.get_args(["--out", str(tmp_path / "file" / "out")])
 
 
+def test_folder_of_another_scripts_results_is_refused(tmp_path):
+    metrics = tmp_path / "metrics.json"
+    metrics.write_text('{"script": "q2_gan"}')
+    with pytest.raises(utils.InputError, match="holds the results of q2_gan; give another --out"):
+        q1_vae.get_args(["--out", str(tmp_path)])
+    for own in ('{"script": "q1_vae"}', "{}", "[]", "damaged"):
+        metrics.write_text(own)
+        assert q1_vae.get_args(["--out", str(tmp_path)]).out == tmp_path
+
+
 def test_quick_changes_defaults_but_not_explicit_flags(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     args = q1_vae.get_args(["--quick", "--test-images", "7"])
