@@ -333,14 +333,21 @@ def monitor(model: SimSiam, data: dict[str, Tensor], args: argparse.Namespace) -
     }
 
 
-def accuracy_float64(model: SimSiam, data: dict[str, Tensor], args: argparse.Namespace) -> float:
-    """kNN accuracy with the network and the neighbours in float64, on the CPU, as mps does not have it.
+@torch.no_grad()
+def diagnose(model: SimSiam, data: dict[str, Tensor], args: argparse.Namespace) -> dict[str, float]:
+    """Two possible causes of a low accuracy, in float64 on the CPU, as mps does not have it.
 
-    Where it exceeds the float32 accuracy, the outputs tell images apart that differ by less than float32 resolves.
+    knn_accuracy_float64 exceeds the float32 accuracy where images differ by less than float32 resolves. silent is the
+    share of test images that leave the projector's last hidden layer at zero in all units: their outputs are equal.
     """
     data, model = {key: tensor.cpu() for key, tensor in data.items()}, model.cpu().double()
-    train, test = (embed(model, data[f"{split}_images"])[1] for split in ("train", "test"))
-    return knn_accuracy(train, data["train_labels"], test, data["test_labels"], args.knn_k, args.knn_temperature)
+    (_, train), (features, test) = (embed(model, data[f"{split}_images"]) for split in ("train", "test"))
+    labels = data["train_labels"], data["test_labels"]
+    hidden = model.eval().encoder.fc[:6](features)
+    return {
+        "knn_accuracy_float64": knn_accuracy(train, labels[0], test, labels[1], args.knn_k, args.knn_temperature),
+        "silent": utils.mean((hidden == 0).all(1)),
+    }
 
 
 def make_optimizer(model: SimSiam, lr: float) -> torch.optim.SGD:
@@ -455,7 +462,7 @@ def plot(axes: Axes, metrics: dict, runs: list[str], key: str) -> None:
     axes.set_ylabel(CURVES[key])
     axes.xaxis.get_major_locator().set_params(integer=True)
     if key == "median_distance":
-        axes.set_yscale("symlog", linthresh=2**-53)  # the resolution of float64: 0 occurs, and less
+        axes.set_yscale("symlog", linthresh=words.EQUAL)
         axes.axhline(words.ROUNDING, color="black", linewidth=0.8, zorder=0, label="rounding of float32 below 1")
     elif key == "loss":
         axes.set_ylim(-1.02, highest + 0.02)
@@ -508,8 +515,7 @@ def main(argv: list[str] | None = None) -> None:
     for run in args.runs:
         model, history[run] = train(run, data, args, source)
         results[run] = {key: curve[-1] for key, curve in history[run].items() if key in CURVES}
-        results[run]["knn_accuracy_float64"] = accuracy_float64(model, data, args)
-        results[run]["epochs"] = len(history[run]["seconds"])
+        results[run] |= {"epochs": len(history[run]["seconds"])} | diagnose(model, data, args)
     results["untrained"] = {key: history[args.runs[0]][key][0] for key in CURVES}
     results["gradient_error"] = gradient_error(data["train_images"][:32], args)
     results["test_images"] = len(data["test_images"])

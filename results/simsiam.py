@@ -25,6 +25,7 @@ CLAIMS = [  # run, quantity, the original's value, and what counts as reaching i
     ("no_predictor", "loss", "-1", "<=", LOW["loss"]),
 ]
 ROUNDING = 2**-24  # of a float32 just below 1
+EQUAL = 1e-13  # 1 - cosine of equal outputs is below this, of either sign, in float64
 
 
 def is_full(config: dict) -> bool:
@@ -70,6 +71,11 @@ def standard_error(accuracy: float, metrics: dict) -> float:
     return math.sqrt(accuracy * (1 - accuracy) / metrics["results"]["test_images"])
 
 
+def distance_text(distance: float) -> str:
+    """Return a median of 1 - cosine in words; 0 where it is one of equal outputs."""
+    return f"{distance:.1e}" if distance > EQUAL else "0"
+
+
 def describe(run: str, metrics: dict) -> str:
     """Return in a paragraph and a figure what became of one run."""
     if run not in metrics["results"]:
@@ -81,18 +87,21 @@ def describe(run: str, metrics: dict) -> str:
         f"{RUNS[run]}: the kNN accuracy goes from {accuracy[0]:.4f} untrained to {accuracy[-1]:.4f} (highest: "
         f"{accuracy[best]:.4f} in epoch {best}), the loss to {loss[-1]:.4f}. The outputs end with std x sqrt(d) "
         f"{history['output_std'][-1]:.2g}, effective rank {history['effective_rank'][-1]:.2f} and a median of "
-        f"1 - cosine of {distance[-1]:.2g}."
+        f"1 - cosine of {distance_text(distance[-1])}."
     )
     for key, limit in LOW.items():
         epochs = [epoch for epoch, value in enumerate(history[key]) if epoch and value <= limit]
         if epochs:
             first, after = epochs[0], len(history[key]) - 1 - epochs[0]
             text += (
-                f" The {QUANTITIES[key]} is at most {limit} in epoch {first} for the first time, with a median of "
-                f"1 - cosine of {distance[first]:.2g}, and in {len(epochs) - 1} of the {after} epochs after it."
+                f" The {QUANTITIES[key]} is at most {limit} in epoch {first} for the first time, with a median of 1 - "
+                f"cosine of {distance_text(distance[first])}, and in {len(epochs) - 1} of the {after} epochs after it."
             )
+    equal = sum(value <= EQUAL for value in distance[1:])
+    if equal:
+        text += f" After {equal} of the {len(distance) - 1} epochs that median is 0: most pairs have equal outputs."
     if accuracy[-1] <= (limit := LOW["knn_accuracy"]):
-        exact = metrics["results"][run]["knn_accuracy_float64"]
+        exact, silent = (metrics["results"][run][key] for key in ("knn_accuracy_float64", "silent"))
         error = standard_error(exact, metrics)
         text += f" Evaluated in float64, the same weights have an accuracy of {exact:.4f} ± {error:.4f}: "
         if abs(exact - limit) <= 3 * error:
@@ -101,6 +110,10 @@ def describe(run: str, metrics: dict) -> str:
             text += "the outputs still tell images apart, by less than float32 resolves."
         else:
             text += "it is not float32's rounding that makes it fall."
+        text += (
+            f" {100 * silent:.1f}% of the test images leave all units of the projector's last hidden layer at zero; "
+            "their outputs are equal."
+        )
     return f"{text}\n\n![accuracy and loss of {run}]({run}.png)"
 
 
@@ -115,7 +128,7 @@ def answers(metrics: dict) -> str:
         minutes = f"{sum(history['seconds']) / 60:.0f}" if history else "-"
         rows.append([RUNS.get(run, run), minutes, *(numbers[key] for key in (*QUANTITIES, "effective_rank"))])
         exact = numbers.get("knn_accuracy_float64", "-")
-        rows[-1] += [f"{numbers['median_distance']:.1e}", exact, numbers["knn_accuracy_backbone"]]
+        rows[-1] += [distance_text(numbers["median_distance"]), exact, numbers["knn_accuracy_backbone"]]
         if history:
             steps = [after - before for before, after in pairwise(history["loss"][1:])]
             rises = [step for step in steps if step >= RISE]

@@ -326,20 +326,21 @@ class Near(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.scale = torch.nn.Parameter(torch.tensor(1e-6))
+        self.scale, self.encoder = torch.nn.Parameter(torch.tensor(1e-6)), torch.nn.Module()
+        self.encoder.fc = torch.nn.Sequential(torch.nn.ReLU())  # silent where the value is not above 0
 
     def represent(self, x):
         value = x.mean((1, 2, 3))[:, None] * self.scale
         return value, torch.cat([torch.ones_like(value), value], 1)
 
 
-def test_accuracy_in_float64_tells_apart_what_float32_does_not():
+def test_diagnosis_in_float64_tells_apart_what_float32_does_not():
     labels = torch.arange(40) % 10
     pictures = (25 * labels).byte().view(-1, 1, 1, 1).expand(-1, 3, 4, 4)
     data = {f"{split}_{key}": x for split in ("train", "test") for key, x in (("images", pictures), ("labels", labels))}
     args = argparse.Namespace(knn_k=4, knn_temperature=0.1)
     assert q3_simsiam.monitor(Near(), data, args)["knn_accuracy"] < 0.5
-    assert q3_simsiam.accuracy_float64(Near(), data, args) == 1
+    assert q3_simsiam.diagnose(Near(), data, args) == {"knn_accuracy_float64": 1, "silent": 0.5}
 
 
 def test_output_std_is_one_when_spread_and_zero_when_collapsed():
@@ -413,7 +414,8 @@ def test_run_writes_metrics_figures_and_report(finished):
     assert metrics["data"] == "tiny digits"
     for run in ("baseline", "no_predictor"):
         numbers = metrics["results"][run]
-        assert set(numbers) == {*q3_simsiam.CURVES, "epochs", "knn_accuracy_float64"}
+        assert set(numbers) == {*q3_simsiam.CURVES, "epochs", "knn_accuracy_float64", "silent"}
+        assert 0 <= numbers.pop("silent") <= 1
         difference = numbers.pop("knn_accuracy_float64") - numbers["knn_accuracy"]
         assert abs(difference) < 0.11  # at most one image of ten
         history = metrics["history"][run]
@@ -577,12 +579,13 @@ def test_closing_table_gives_no_verdict_on_a_shorter_recipe_or_other_data():
 def collapsed(**changes):
     """Metrics of a baseline and of a run without predictor whose accuracy falls in epoch 2, and not for good."""
     curves = {"loss": [-0.1, -0.99, -0.97, -0.99505, -0.995], "knn_accuracy": [0.2, 0.25, 0.1, 0.2, 0.1]}
+    curves["median_distance"] = [1.0, 0.5, -4e-15, 1e-2, 5e-4]
     curves |= {key: [1.0, 0.5, 1e-3, 1e-2, 5e-4] for key in q3_simsiam.CURVES if key not in curves}
     healthy = {"loss": [-0.1, -0.2, -0.3, -0.2, -0.1], "knn_accuracy": [0.2, 0.3, 0.4, 0.5, 0.6]}
     history = {"baseline": curves | healthy | {"seconds": [60] * 4}, "no_predictor": curves | {"seconds": [30] * 4}}
     results = {run: {key: curve[-1] for key, curve in numbers.items()} for run, numbers in history.items()}
     results["baseline"]["knn_accuracy_float64"] = 0.6
-    results["no_predictor"] |= {"knn_accuracy_float64": 0.25} | changes
+    results["no_predictor"] |= {"knn_accuracy_float64": 0.25, "silent": 0.997} | changes
     results["untrained"] = {key: curve[0] for key, curve in curves.items()}
     results |= {"gradient_error": 0.0, "test_images": 10_000}
     config = made_up()["config"] | {"epochs": 4, "runs": list(history)}
@@ -593,8 +596,9 @@ def test_description_says_when_loss_and_accuracy_fall_first_and_how_often_they_s
     text = words.describe("no_predictor", collapsed())
     assert "from 0.2000 untrained to 0.1000 (highest: 0.2500 in epoch 1), the loss to -0.9950" in text
     first = "in epoch {} for the first time, with a median of 1 - cosine of {}, and in {} epochs after it"
-    assert "The loss is at most -0.98 " + first.format(1, 0.5, "2 of the 3") in text
-    assert "The kNN accuracy is at most 0.15 " + first.format(2, 0.001, "1 of the 2") in text
+    assert "The loss is at most -0.98 " + first.format(1, "5.0e-01", "2 of the 3") in text
+    assert "The kNN accuracy is at most 0.15 " + first.format(2, "0", "1 of the 2") in text
+    assert "After 1 of the 4 epochs that median is 0" in text and "99.7% of the test images leave all units" in text
     assert "at most" not in words.describe("baseline", collapsed())
 
 
