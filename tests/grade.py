@@ -261,7 +261,7 @@ def block(result: dict) -> str:
 
 
 def rows(results: list[dict]) -> list[list]:
-    """The closing table: a row for each submission, a column for each item, the total, notes on the whole."""
+    """What --csv writes: a row for each submission, a column for each item, the total, notes on the whole."""
     header, cells = ["submission", *NUMBERS.values(), "total", "notes"], []
     for result in results:
         points = [item["points"] for item in result["items"]]
@@ -270,7 +270,8 @@ def rows(results: list[dict]) -> list[list]:
 
 
 def table(results: list[dict]) -> str:
-    cells = [[cell if isinstance(cell, str) else f"{cell:.4g}" for cell in row] for row in rows(results)]
+    """The closing table: the rows without the notes."""
+    cells = [[cell if isinstance(cell, str) else f"{cell:.4g}" for cell in row[:-1]] for row in rows(results)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join("  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells)
 

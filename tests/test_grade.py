@@ -456,6 +456,7 @@ def test_every_layout_is_read_and_results_are_written(few_items, tmp_path, capsy
         [2, 1, 0.25, 1, 1, 5.25],
         [2, 1, 1, 1, 1, 6],
     ]
+    assert [row[-1].count("No module named 'q2_model'") for row in points] == [0, 0, 1]
     table = printed.split("\n\n")[-1].splitlines()
     assert [row.split()[-6:] for row in table[1:]] == [[f"{float(cell):g}" for cell in row[1:-1]] for row in points]
     assert re.search(r"  2\.1 lp_reg +0\.25 / 1   the square is missing: expected [\d.]+, got [\d.]+\n", printed)
