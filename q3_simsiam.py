@@ -514,7 +514,7 @@ def main(argv: list[str] | None = None) -> None:
     history, results = {}, {}
     for run in args.runs:
         model, history[run] = train(run, data, args, source)
-        results[run] = {key: curve[-1] for key, curve in history[run].items() if key in CURVES}
+        results[run] = {key: history[run][key][-1] for key in CURVES}
         results[run] |= {"epochs": len(history[run]["seconds"])} | diagnose(model, data, args)
     results["untrained"] = {key: history[args.runs[0]][key][0] for key in CURVES}
     results["gradient_error"] = gradient_error(data["train_images"][:32], args)

@@ -124,16 +124,16 @@ def answers(metrics: dict) -> str:
     rows = [[*head, "kNN in float64", "kNN, backbone"]]
     smooth = [["run", f"rises in the {config['epochs'] - 1} epochs after the first", "largest"]]
     for run in ["untrained", *config["runs"]]:
-        numbers, history = results[run], metrics["history"].get(run)
+        history = metrics["history"].get(run)  # the untrained loss is a run's, not the network's
+        numbers = results[run] if history else results[run] | {"loss": "-", "knn_accuracy_float64": "-"}
         minutes = f"{sum(history['seconds']) / 60:.0f}" if history else "-"
         rows.append([RUNS.get(run, run), minutes, *(numbers[key] for key in (*QUANTITIES, "effective_rank"))])
-        exact = numbers.get("knn_accuracy_float64", "-")
-        rows[-1] += [distance_text(numbers["median_distance"]), exact, numbers["knn_accuracy_backbone"]]
+        rows[-1] += [distance_text(numbers["median_distance"])]
+        rows[-1] += [numbers[key] for key in ("knn_accuracy_float64", "knn_accuracy_backbone")]
         if history:
             steps = [after - before for before, after in pairwise(history["loss"][1:])]
             rises = [step for step in steps if step >= RISE]
             smooth.append([RUNS[run], len(rises), max(rises, default="-")])
-    rows[1][3] = "-"  # the untrained loss is a run's, not the network's
     drops = ""
     if "baseline" in results:
         baseline, images = results["baseline"]["knn_accuracy"], results["test_images"]

@@ -318,7 +318,8 @@ def test_monitor_calls_each_accuracy_by_its_name(monkeypatch):
     data = {f"{split}_images": split for split in outputs} | {f"{split}_labels": labels for split in outputs}
     monitored = q3_simsiam.monitor(None, data, argparse.Namespace(knn_k=4, knn_temperature=0.1))
     assert monitored["knn_accuracy"] == 0.6 and monitored["knn_accuracy_backbone"] == pytest.approx(0.1)
-    assert monitored["output_std"] == q3_simsiam.output_std(outputs["test"][1])
+    for name in ("output_std", "effective_rank", "median_distance"):
+        assert monitored[name] == getattr(q3_simsiam, name)(outputs["test"][1])
 
 
 class Near(torch.nn.Module):
