@@ -461,7 +461,7 @@ def finished(args: argparse.Namespace, paths: list[Path]) -> list[Path]:
 def check_finite(value: Tensor | float, where: str) -> None:
     """Raise InputError if `value`, a loss, is not finite."""
     if not torch.isfinite(torch.as_tensor(value)).all():
-        raise InputError(f"the loss is not finite {where}; nothing of it is saved, try a lower --lr")
+        raise InputError(f"the loss is not finite {where}; what was saved before is kept, try a lower --lr")
 
 
 def mean(values: Tensor) -> float:
