@@ -156,7 +156,7 @@ The accuracy is that of a kNN classifier on the projector's output (k = {config[
 which no criterion is set, and the accuracy in float64:
 
 - The std of the l2-normalised outputs times sqrt(d) is 1 where they spread evenly and 0 where all are equal (Chen & He,
-  figure 2). A few outliers can make it.
+  figure 2). A few outliers can raise it.
 - The effective rank (sum of l)^2 / sum of l^2 of their covariance's eigenvalues l is 1 where they lie on a line, as in
   a collapse onto two opposite points, which the std calls healthy. It does not depend on their scale.
 - The median of 1 - cosine over pairs of different images, of the first 1,000, says how deep a collapse is.
