@@ -384,7 +384,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"device: {utils.describe(args.device)}", flush=True)
     seeds = finished_seeds(args) if args.figures_only else list(range(args.seed, args.seed + args.repeats))
     if not seeds:
-        print(f"{args.out} holds no finished training: only what metrics.json tells is drawn")
+        print(f"{args.out} holds no finished training; metrics.json alone can give the curves")
         return publish(args.out, draw_curves, words)
     images, source = load_images(args)
     print(f"data: {source}", flush=True)

@@ -508,7 +508,7 @@ def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
     print(f"device: {utils.describe(args.device)}", flush=True)
     if not args.snapshots:  # to draw from
-        print(f"{args.out} holds no finished training: only what metrics.json tells is drawn")
+        print(f"{args.out} holds no finished training; metrics.json alone can give the curves")
         return publish(args.out, draw_curves, words)
     data, source = utils.load_rgb(args)
     print(f"data: {source}", flush=True)

@@ -456,7 +456,10 @@ def plot(axes: Axes, metrics: dict, runs: list[str], key: str) -> None:
     highest = max(max(history[name]) for history in histories.values() for name in drawn)
     for run in runs:
         color, label = f"C{list(RUNS).index(run)}", words.RUNS[run]
-        axes.plot(histories[run][key], color=color, marker=".", markersize=4, clip_on=False, label=label)
+        curve = histories[run][key]
+        if key == "median_distance":
+            curve = [distance if distance > words.EQUAL else 0 for distance in curve]
+        axes.plot(curve, color=color, marker=".", markersize=4, clip_on=False, label=label)
     if key == "knn_accuracy" and len(runs) == 1:
         axes.plot(histories[run]["knn_accuracy_backbone"], color="silver", zorder=1, label="backbone's features")
     axes.set_ylabel(CURVES[key])

@@ -97,13 +97,13 @@ def claims(metrics: dict) -> dict[str, list[list]]:
 
 
 def verdict(metrics: dict, claim: list) -> str:
-    """Return what one of the `claims` comes to.
-
-    Nothing is decided on built-in digits, by a classifier that errs too often, or by a snapshot beside itself.
-    """
-    results, real = metrics["results"], metrics["config"]["data"] != "synthetic"
-    fit = real and results["classifier_accuracy"] >= ACCURACY and len(set(phases(results))) == 4
-    return decide(*claim[2:]) if fit else "not decided"
+    """Return what one of the `claims` comes to, or why nothing can be decided."""
+    results = metrics["results"]
+    if metrics["config"]["data"] == "synthetic":
+        return "not decided: built-in digits"
+    if results["classifier_accuracy"] < ACCURACY:
+        return "not decided: weak classifier"
+    return decide(*claim[2:]) if len(set(phases(results))) == 4 else "not decided: too few snapshots"
 
 
 def closing_table(metrics: dict) -> list[list]:
@@ -227,5 +227,5 @@ classifier's confidence on the way:
 Points half-way are compared with plain samples, and only those with real images.
 
 The original says of pixel interpolation both that one can "barely tell the interpolated image from the original" and
-that it "does not remain in the data manifold". The second is {off_manifold}; the first says the opposite.
+that it "does not remain in the data manifold". The first says the opposite of the second. The second: {off_manifold}.
 """

@@ -19,7 +19,7 @@ def reference_metrics() -> dict[str, dict]:
 
 def page() -> str:
     """Return results/README.md: what was run, every verdict, and the answer to each question with its figures."""
-    runs, verdicts, answers = [["problem", "data", "device", "time", "report"]], [], []
+    runs, verdicts, answers = [["problem", "data", "device", "time, summed over runs", "report"]], [], []
     for name, metrics in reference_metrics().items():
         words, number = WORDS[name], name[1]
         time = f"{metrics['seconds'] / 60:.0f} min"

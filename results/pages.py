@@ -50,13 +50,14 @@ def make_table(rows: list[list]) -> str:
 def report(words: ModuleType, metrics: dict) -> str:
     """Return the page of one problem: what was run, the closing table, the answers."""
     made_by = f"`{metrics['command']}`" if "command" in metrics else "not recorded"
-    commit = f", commit {metrics['commit']}" if "commit" in metrics else ""
+    commit = f", trained at commit {metrics['commit']}" if "commit" in metrics else ""
     return f"""# {words.TITLE}
 
 - Data: {metrics["data"]}.
 - Recipe: {words.recipe(metrics)}.
 - Command: {made_by}{commit}.
-- Device: {metrics["device"]}, torch {metrics["versions"]["torch"]}. Time: {metrics["seconds"] / 60:.0f} minutes.
+- Device: {metrics["device"]}, torch {metrics["versions"]["torch"]}.
+- Time: {metrics["seconds"] / 60:.0f} minutes, summed over runs.
 
 {make_table(words.closing_table(metrics))}
 

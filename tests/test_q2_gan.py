@@ -403,7 +403,7 @@ def test_numbers_that_support_every_claim():
 
 
 def test_built_in_digits_decide_nothing():
-    assert set(verdicts(data="synthetic")) == {True, "not decided"}
+    assert set(verdicts(data="synthetic")) == {True, "not decided: built-in digits"}
 
 
 @pytest.mark.parametrize(
@@ -441,11 +441,13 @@ def test_a_difference_within_its_error_decides_nothing():
 def test_a_snapshot_beside_itself_decides_nothing():
     metrics = made_up()
     metrics["results"]["snapshots"].pop(1)
-    assert {words.verdict(metrics, claim) for claim in words.claims(metrics)["2.4"]} == {"not decided"}
+    assert {words.verdict(metrics, claim) for claim in words.claims(metrics)["2.4"]} == {
+        "not decided: too few snapshots"
+    }
 
 
 def test_a_classifier_that_errs_decides_nothing():
-    assert verdicts(accuracy=0.94) == [False, *["not decided"] * 15]
+    assert verdicts(accuracy=0.94) == [False, *["not decided: weak classifier"] * 15]
 
 
 def test_a_decision_needs_three_standard_errors_and_five_values():

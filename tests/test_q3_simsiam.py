@@ -464,7 +464,7 @@ def test_history_has_the_means_of_each_epoch(arguments, tmp_path, monkeypatch):
 def figures(tmp_path, monkeypatch):
     """The figures of `collapsed`, its run without predictor with equal outputs, by name."""
     drawn, metrics = {}, collapsed()
-    metrics["history"]["no_predictor"]["median_distance"] = [0.1, 1e-7, 0.0, -1e-16, 0.0]
+    metrics["history"]["no_predictor"]["median_distance"] = [0.1, 1e-7, 0.0, -1e-16, 5e-15]
     monkeypatch.setattr(utils, "save_figure", lambda figure, path: drawn.update({path.stem: figure}))
     q3_simsiam.draw_curves(metrics, tmp_path)
     return drawn
@@ -485,12 +485,13 @@ def test_figures_have_lines_at_chance_the_originals_accuracy_and_the_least_loss(
         assert loss.lines[-1].get_ydata()[0] == -1
 
 
-def test_median_of_equal_outputs_stays_within_the_figure(figures):
+def test_median_of_equal_outputs_is_drawn_as_0_within_the_figure(figures):
     (axes,) = (axes for axes in figures["comparison"].axes if "median" in axes.get_ylabel())
     figures["comparison"].canvas.draw()
     low, high = axes.transAxes.transform([(0, 0), (0, 1)])[:, 1]
     heights = [axes.transData.transform((0, value))[1] for line in axes.lines for value in line.get_ydata()]
     assert low <= min(heights) and max(heights) <= high
+    assert list(axes.lines[1].get_ydata()) == [0.1, 1e-7, 0, 0, 0]
 
 
 def test_untrained_network_is_measured_and_the_seed_counts(arguments, tmp_path):
@@ -597,9 +598,9 @@ def test_description_says_when_loss_and_accuracy_fall_first_and_how_often_they_s
     text = words.describe("no_predictor", collapsed())
     assert "from 0.2000 untrained to 0.1000 (highest: 0.2500 in epoch 1), the loss to -0.9950" in text
     first = "in epoch {} for the first time, with a median of 1 - cosine of {}, and in {} epochs after it"
-    assert "The loss is at most -0.98 " + first.format(1, "5.0e-01", "2 of the 3") in text
+    assert "The loss is at most -0.98 " + first.format(1, "0.5", "2 of the 3") in text
     assert "The kNN accuracy is at most 0.15 " + first.format(2, "0", "1 of the 2") in text
-    assert "After 1 of the 4 epochs that median is 0" in text and "99.7% of the test images leave all units" in text
+    assert "In 1 of the 4 epochs that median is 0" in text and "99.7% of the test images leave all units" in text
     assert "at most" not in words.describe("baseline", collapsed())
 
 
@@ -616,10 +617,34 @@ def test_answers_count_the_rises_of_the_loss_after_the_first_epoch():
     assert make_table(rows) in words.answers(collapsed())
 
 
+@pytest.mark.parametrize(("accuracy", "missed"), [(0.5949, True), (0.595, False)])
+def test_description_says_how_far_below_the_originals_accuracy_the_baseline_ends(accuracy, missed):
+    metrics = collapsed()
+    metrics["config"]["epochs"] = 100
+    metrics["history"]["baseline"]["knn_accuracy"][-1] = metrics["results"]["baseline"]["knn_accuracy"] = accuracy
+    text = words.describe("baseline", metrics)
+    assert ("0.0051 below the original's 0.60, 1.0 of these errors, and misses 0.595" in text) == missed
+    assert ("CIFAR-10" in text) == missed
+
+
+def test_answers_say_where_a_run_is_not_the_originals():
+    metrics = collapsed()
+    assert words.SHORTER in words.answers(metrics)
+    metrics["config"]["epochs"] = 100
+    assert words.SHORTER not in words.answers(metrics)
+
+
+@pytest.mark.parametrize(("error", "text", "met"), [(0.0, "0, bit for bit", True), (2e-5, "2.0e-05", False)])
+def test_closing_table_ends_with_the_gradients_error(error, text, met):
+    metrics = made_up()
+    metrics["results"]["gradient_error"] = error
+    assert words.closing_table(metrics)[-1][1:] == [text, "exact", "< 1e-5", met]
+
+
 def test_answers_give_the_baselines_error_and_what_becomes_of_it():
     text = words.answers(collapsed())
-    assert "baseline's 0.6000 has a binomial standard error of 0.0049 (10,000 test images" in text
-    assert f"The accuracy changes to 0.1000 with {words.RUNS['no_predictor']}." in text
+    assert "binomial standard error is 0.0049 (10,000 test images)" in text
+    assert "The baseline's accuracy is 0.6000, a difference of 0.5000." in text
 
 
 @pytest.mark.parametrize(("error", "finding"), [(0.0, "are bit-identical"), (1e-9, "differ by 1.0e-09")])
