@@ -24,7 +24,7 @@ from tqdm import tqdm, trange
 
 import utils
 from results import vae as words
-from results.pages import publish
+from results.pages import publish, redraw
 from results.vae import ESTIMATORS
 
 CURVE_SAMPLES = (1, 5, 10, 50, 200, 1000)  # each divides the next, so that the curve rises by Jensen's inequality
@@ -384,8 +384,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"device: {utils.describe(args.device)}", flush=True)
     seeds = finished_seeds(args) if args.figures_only else list(range(args.seed, args.seed + args.repeats))
     if not seeds:
-        print(f"{args.out} holds no finished training; metrics.json alone can give the curves")
-        return publish(args.out, draw_curves, words)
+        return redraw(args.out, draw_curves, words)
     images, source = load_images(args)
     print(f"data: {source}", flush=True)
     runs = [(estimator, seed) for seed in seeds for estimator in ESTIMATORS]

@@ -22,7 +22,7 @@ from tqdm import tqdm, trange
 
 import utils
 from results import gan as words
-from results.pages import publish
+from results.pages import publish, redraw
 
 SNAPSHOT_PLACES = (0, 0.14, 0.4, 1)  # of the iterations; the original's 0, 7,000, 20,000 and 50,000
 RECORD_EVERY = 10  # iterations; a log line is printed for every tenth record
@@ -508,8 +508,7 @@ def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
     print(f"device: {utils.describe(args.device)}", flush=True)
     if not args.snapshots:  # to draw from
-        print(f"{args.out} holds no finished training; metrics.json alone can give the curves")
-        return publish(args.out, draw_curves, words)
+        return redraw(args.out, draw_curves, words)
     data, source = utils.load_rgb(args)
     print(f"data: {source}", flush=True)
     if not args.figures_only:

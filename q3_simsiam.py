@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 import utils
 from results import simsiam as words
-from results.pages import publish
+from results.pages import publish, redraw
 
 RUNS = {  # keyword arguments of SimSiam
     "baseline": {},
@@ -63,7 +63,8 @@ class SmallMapConv2d(nn.Conv2d):
     """A 3x3 convolution with padding 1 that takes maps of 1x1 and 2x2 as one matrix product on the CPU.
 
     There every output sees the whole map, through the part of the kernel that begins at 1 - stride * its position, so
-    that nothing is multiplied by the padding's zeros. Parameters and outputs are those of nn.Conv2d.
+    that nothing is multiplied by the padding's zeros. Parameters and outputs are those of nn.Conv2d with one group and
+    no bias.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,8 +101,10 @@ class SimSiam(nn.Module):
         self.stop_gradient = stop_gradient
         self.encoder = base_encoder(num_classes=dim, zero_init_residual=True)
         for module in self.encoder.modules():
-            if isinstance(module, nn.Conv2d) and (module.kernel_size, module.padding) == ((3, 3), (1, 1)):
-                module.__class__ = SmallMapConv2d  # the same parameters under the same names
+            if isinstance(module, nn.Conv2d):
+                kind = module.kernel_size, module.padding, module.groups, module.bias
+                if kind == ((3, 3), (1, 1), 1, None):
+                    module.__class__ = SmallMapConv2d  # the same parameters under the same names
         width = self.encoder.fc.in_features
         self.encoder.fc = nn.Sequential(
             *(nn.Linear(width, width, bias=False), nn.BatchNorm1d(width), nn.ReLU()),
@@ -129,7 +132,7 @@ class SimSiam(nn.Module):
     def loss(
         self, p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor, similarity_function: str = "CosineSimilarity"
     ) -> Tensor:
-        """D(p1, z2) / 2 + D(p2, z1) / 2 with D the negative mean cosine similarity: a scalar in [-1, 1] (eq. 4)."""
+        """D(p1, z2) / 2 + D(p2, z1) / 2 with D the negative mean cosine: (B, dim) each, a scalar in [-1, 1] (eq. 4)."""
         if similarity_function != "CosineSimilarity":
             raise ValueError(f"similarity_function {similarity_function!r} is not 'CosineSimilarity'")
         similarity = CosineSimilarity()
@@ -276,7 +279,7 @@ def output_std(z: Tensor) -> Tensor:
 def effective_rank(z: Tensor) -> float:
     """Participation ratio (sum of l)^2 / sum of l^2 of the eigenvalues l of the covariance of z / |z|, from 1 to d.
 
-    z: (B, d). It is 1 where the outputs lie on a line, as on two opposite points; 0 where all are equal.
+    z: (B, d). It is 1 where the outputs lie on a line, as on two opposite points; 0 where all are equal, unrounded.
     """
     covariance = F.normalize(z).T.cov()
     return float(covariance.trace().square() / covariance.square().sum().clamp(min=torch.finfo(z.dtype).tiny))
@@ -320,8 +323,11 @@ def embed(model: SimSiam, images: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(features), torch.cat(z)
 
 
-def monitor(model: SimSiam, data: dict[str, Tensor], args: argparse.Namespace) -> dict:
-    """kNN accuracy of projector and backbone, and how far the projector's outputs spread, on the test images."""
+def monitor(model: SimSiam, data: dict[str, Tensor], args: argparse.Namespace) -> dict[str, float]:
+    """kNN accuracy of projector and backbone, and how far the projector's outputs spread, on the test images.
+
+    data: as from `load_images`.
+    """
     labels = data["train_labels"], data["test_labels"]
     (train, train_z), (test, test_z) = embed(model, data["train_images"]), embed(model, data["test_images"])
     return {
@@ -335,7 +341,7 @@ def monitor(model: SimSiam, data: dict[str, Tensor], args: argparse.Namespace) -
 
 @torch.no_grad()
 def diagnose(model: SimSiam, data: dict[str, Tensor], args: argparse.Namespace) -> dict[str, float]:
-    """Two possible causes of a low accuracy, in float64 on the CPU, as mps does not have it.
+    """Two possible causes of a low accuracy, in float64 on the CPU, as mps does not have it; the model stays there.
 
     knn_accuracy_float64 exceeds the float32 accuracy where images differ by less than float32 resolves. silent is the
     share of test images that leave the projector's last hidden layer at zero in all units: their outputs are equal.
@@ -418,10 +424,11 @@ def train(run: str, data: dict[str, Tensor], args: argparse.Namespace, source: s
 
 
 def gradient_error(images: Tensor, args: argparse.Namespace) -> float:
-    """How far the original's explanation of the collapse without predictor is from exact, on the real network.
+    """Relative error of the original's explanation of the collapse without predictor, on the untrained ResNet-18.
 
-    With stop-gradient and the identity as predictor, the gradient of the symmetric loss is half of the gradient of
-    D(z1, z2) without stop-gradient. Returns |2 g - g'| / |g'| over all parameters, in float64 on the CPU.
+    It says that with stop-gradient and the identity as predictor the gradient g of the symmetric loss is half of the
+    gradient g' of D(z1, z2) without stop-gradient. Returns |2 g - g'| / |g'| over all parameters, in float64 on the
+    CPU. images: (B, 3, 32, 32) uint8.
     """
     torch.manual_seed(args.seed)
     model = SimSiam(resnet18, args.dim, args.pred_dim, MLP_mode="no_pred_mlp").double()
@@ -508,7 +515,7 @@ def main(argv: list[str] | None = None) -> None:
         paths = utils.finished(args, [checkpoint_path(args, run) for run in RUNS])
         args.runs = [run for run in RUNS if checkpoint_path(args, run) in paths]
         if not paths:
-            return publish(args.out, draw_curves, words)
+            return redraw(args.out, draw_curves, words)
     data, source = load_images(args)
     print(f"data: {source}", flush=True)
     if not args.figures_only:
@@ -519,7 +526,8 @@ def main(argv: list[str] | None = None) -> None:
         model, history[run] = train(run, data, args, source)
         results[run] = {key: history[run][key][-1] for key in CURVES}
         results[run] |= {"epochs": len(history[run]["seconds"])} | diagnose(model, data, args)
-    results["untrained"] = {key: history[args.runs[0]][key][0] for key in CURVES}
+    measured = [key for key in CURVES if key not in ("loss", "batch_std")]  # of the network, not of a batch
+    results["untrained"] = {key: history[args.runs[0]][key][0] for key in measured}
     results["gradient_error"] = gradient_error(data["train_images"][:32], args)
     results["test_images"] = len(data["test_images"])
     seconds, config = sum(sum(curves["seconds"]) for curves in history.values()), utils.run_config(args, source)

@@ -64,6 +64,12 @@ def report(words: ModuleType, metrics: dict) -> str:
 {words.answers(metrics)}"""
 
 
+def redraw(out: Path, draw_curves: Callable[[dict, Path], None], words: ModuleType) -> None:
+    """Do what `publish` does where there is no finished training to evaluate, and say so."""
+    print(f"{out} holds no finished training; metrics.json alone can give the curves", flush=True)
+    publish(out, draw_curves, words)
+
+
 def publish(out: Path, draw_curves: Callable[[dict, Path], None], words: ModuleType) -> None:
     """Draw the figures that need `out`/metrics.json alone, write report.md and end with the closing table.
 

@@ -25,11 +25,11 @@ CLAIMS = [  # run, quantity, the original's value, and what counts as reaching i
     ("no_predictor", "loss", "-1", "<=", LOW["loss"]),
 ]
 ROUNDING = 2**-24  # of a float32 just below 1
-SHORTER = (
-    "These are not the original's data and recipe. With them a collapse takes tens of epochs to reach the accuracy; it "
-    "shows in the loss and the std before."
+EQUAL = 1e-13  # 1 - cosine in float64, of either sign, of outputs that are equal up to float32's rounding
+OTHER = (
+    "These are not the original's data and recipe, with which std and loss fall in the first epochs of a collapse and "
+    "the accuracy after tens of them."
 )
-EQUAL = 1e-13  # 1 - cosine of equal outputs is below this, of either sign, in float64
 
 
 def is_full(config: dict) -> bool:
@@ -38,7 +38,7 @@ def is_full(config: dict) -> bool:
 
 
 def closing_table(metrics: dict) -> list[list]:
-    """Return the rows of every run beside the original's; a shorter recipe is not held to the original's claims."""
+    """Return the rows of every run beside the original's; another recipe is not held to the original's claims."""
     config, results = metrics["config"], metrics["results"]
     rows = [["quantity", "ours", "original", "criterion", "verdict"]]
     claims = {(run, quantity): claim for run, quantity, *claim in CLAIMS if config["data"] == "cifar10"}
@@ -48,12 +48,16 @@ def closing_table(metrics: dict) -> list[list]:
             if (run, quantity) in claims:
                 original, sign, limit = claims[run, quantity]
                 met = value >= limit if sign == ">=" else value <= limit
-                verdict = [original, f"{sign} {limit}", met] if is_full(config) else [original, "-", "shorter recipe"]
+                other = "shorter recipe" if config["epochs"] < RECIPE["epochs"] else "other recipe"
+                verdict = [original, f"{sign} {limit}", met] if is_full(config) else [original, "-", other]
             start = f" (untrained {results['untrained'][quantity]:.4f})" if quantity == "knn_accuracy" else ""
             rows.append([f"{RUNS[run]}: {words}{start}", value, *verdict])
     error = results["gradient_error"]
     value = f"{error:.1e}" if error else "0, bit for bit"
-    return [*rows, ["twice the stopped gradient: relative error", value, "exact", "< 1e-5", error < 1e-5]]
+    return [
+        *rows,
+        ["no predictor: 2 x gradient with stop-gradient against that without", value, "exact", "< 1e-5", error < 1e-5],
+    ]
 
 
 def recipe(metrics: dict) -> str:
@@ -71,48 +75,47 @@ def recipe(metrics: dict) -> str:
     )
 
 
-def standard_error(accuracy: float, metrics: dict) -> float:
+def binomial_error(accuracy: float, metrics: dict) -> float:
     """Return the binomial standard error of an accuracy on the test images."""
     return math.sqrt(accuracy * (1 - accuracy) / metrics["results"]["test_images"])
 
 
 def distance_text(distance: float) -> str:
-    """Return a median of 1 - cosine in words; 0 where it is one of equal outputs."""
+    """Return a median of 1 - cosine in words; 0 where most are equal up to rounding."""
     return f"{distance:.2g}" if distance > EQUAL else "0"
 
 
 def describe_baseline(metrics: dict) -> str:
     """Return how sure the baseline's accuracy is, and how far below the original's where it misses its limit."""
-    accuracy, (_, _, original, _, limit) = metrics["results"]["baseline"]["knn_accuracy"], CLAIMS[0]
-    error = standard_error(accuracy, metrics)
-    text = f"The accuracy's binomial standard error is {error:.4f} ({metrics['results']['test_images']:,} test images)."
-    if not is_full(metrics["config"]) or accuracy >= limit:
-        return text
-    short = float(original) - accuracy
-    return (
-        f"{text} It ends {short:.4f} below the original's {original}, {short / error:.1f} of these errors, and misses "
-        f"{limit}, the limit fixed before the run. One training cannot tell whether that is the data "
-        f"({metrics['data']}), the seed or another difference from the original."
-    )
+    results, (_, _, original, _, limit) = metrics["results"], CLAIMS[0]
+    accuracy = results["baseline"]["knn_accuracy"]
+    text = f"The accuracy's binomial standard error is {binomial_error(accuracy, metrics):.4f}"
+    text += f" ({results['test_images']:,} test images)."
+    if is_full(metrics["config"]) and accuracy < limit:
+        text += (
+            f" The accuracy is {limit - accuracy:.4f} below the limit {limit} and {float(original) - accuracy:.4f} "
+            f"below the original's {original}, which has an error of that size too. One training cannot tell whether "
+            "the seed or something else is the reason."
+        )
+    return text
 
 
 def describe_collapse(run: str, metrics: dict) -> str:
     """Return what an accuracy near chance comes from."""
-    exact, silent, backbone = (
-        metrics["results"][run][key] for key in ("knn_accuracy_float64", "silent", "knn_accuracy_backbone")
-    )
-    error, limit = standard_error(exact, metrics), LOW["knn_accuracy"]
-    if abs(exact - limit) <= 3 * error:
-        finding = f"too near to {limit} to say whether float32's rounding makes it fall"
-    elif exact > limit:
-        finding = "the outputs still tell images apart, by less than float32 resolves"
+    numbers = metrics["results"][run]
+    single, double, silent = (numbers[key] for key in ("knn_accuracy", "knn_accuracy_float64", "silent"))
+    error = math.hypot(binomial_error(single, metrics), binomial_error(double, metrics))
+    if double - single > 3 * error:
+        finding = "the outputs differ by less than float32 resolves"
     else:
-        finding = "it is not float32's rounding that makes it fall"
-    return (
-        f"Evaluated in float64, the same weights have an accuracy of {exact:.4f} ± {error:.4f}: {finding}. "
-        f"{100 * silent:.1f}% of the test images leave all units of the projector's last hidden layer at zero; their "
-        f"outputs are equal. On the features of the backbone before it the accuracy is {backbone:.4f}."
-    )
+        finding = "the accuracy is not low by float32's rounding"
+    text = f"Evaluated in float64, the last weights have an accuracy of {double:.4f}: {finding}."
+    if silent:
+        text += (
+            f" {100 * silent:.1f}% of the test images leave all units of the projector's last hidden layer at zero, so "
+        )
+        text += "that their outputs are equal."
+    return f"{text} On the backbone's features the accuracy is {numbers['knn_accuracy_backbone']:.4f}."
 
 
 def describe(run: str, metrics: dict) -> str:
@@ -133,66 +136,71 @@ def describe(run: str, metrics: dict) -> str:
         epochs = [epoch for epoch, value in enumerate(history[key]) if epoch and value <= limit]
         if epochs:
             first, after = epochs[0], len(history[key]) - 1 - epochs[0]
+            stays = f", and in {len(epochs) - 1} of the {after} later epochs" if after else ""
             text.append(
-                f"The {QUANTITIES[key]} is at most {limit} in epoch {first} for the first time, with a median of 1 - "
-                f"cosine of {distance_text(distance[first])}, and in {len(epochs) - 1} of the {after} epochs after it."
+                f"The {QUANTITIES[key]} is first at most {limit} in epoch {first} (median of 1 - cosine "
+                f"{distance_text(distance[first])}){stays}."
             )
-    equal = sum(value <= EQUAL for value in distance[1:])
-    if equal:
-        text.append(f"In {equal} of the {len(distance) - 1} epochs that median is 0: most pairs have equal outputs.")
-    if accuracy[-1] <= LOW["knn_accuracy"]:
-        text.append(describe_collapse(run, metrics))
+    if equal := sum(value <= EQUAL for value in distance[1:]):
+        text.append(f"In {equal} of the {len(distance) - 1} epochs that median is 0: equal outputs, up to rounding.")
     if run == "baseline":
         text.append(describe_baseline(metrics))
     elif "baseline" in results:
         baseline = results["baseline"]["knn_accuracy"]
-        text.append(f"The baseline's accuracy is {baseline:.4f}, a difference of {baseline - accuracy[-1]:.4f}.")
+        side = "below" if accuracy[-1] < baseline else "above"
+        text.append(f"The accuracy ends {abs(baseline - accuracy[-1]):.4f} {side} the baseline's {baseline:.4f}.")
+    if accuracy[-1] <= LOW["knn_accuracy"]:
+        text.append(describe_collapse(run, metrics))
     return f"{' '.join(text)}\n\n![accuracy and loss of {run}]({run}.png)"
 
 
 def answers(metrics: dict) -> str:
     """Return the answers to questions 3.4 and 3.5 in Markdown."""
     config, results = metrics["config"], metrics["results"]
-    head = ["run", "minutes", *QUANTITIES.values(), "effective rank", "median of 1 - cosine"]
-    rows = [[*head, "kNN in float64", "kNN, backbone"]]
-    smooth = [["run", f"rises in the {config['epochs'] - 1} epochs after the first", "largest"]]
+    shown = QUANTITIES | {"effective_rank": "effective rank", "median_distance": "median of 1 - cosine"}
+    shown |= {"knn_accuracy_float64": "kNN in float64", "knn_accuracy_backbone": "kNN, backbone"}
+    rows = [["run", "minutes", *shown.values()]]
+    smooth = [["run", f"rises in the {config['epochs'] - 1} epochs after the first", "largest", "sum", "net fall"]]
     for run in ["untrained", *config["runs"]]:
-        history = metrics["history"].get(run)  # the untrained loss is a run's, not the network's
-        numbers = results[run] if history else results[run] | {"loss": "-", "knn_accuracy_float64": "-"}
+        history = metrics["history"].get(run)
+        numbers = results[run] | {"median_distance": distance_text(results[run]["median_distance"])}
         minutes = f"{sum(history['seconds']) / 60:.0f}" if history else "-"
-        rows.append([RUNS.get(run, run), minutes, *(numbers[key] for key in (*QUANTITIES, "effective_rank"))])
-        rows[-1] += [distance_text(numbers["median_distance"])]
-        rows[-1] += [numbers[key] for key in ("knn_accuracy_float64", "knn_accuracy_backbone")]
+        rows.append([RUNS.get(run, run), minutes, *(numbers.get(key, "-") for key in shown)])
         if history:
-            steps = [after - before for before, after in pairwise(history["loss"][1:])]
-            rises = [step for step in steps if step >= RISE]
-            smooth.append([RUNS[run], len(rises), max(rises, default="-")])
+            loss = history["loss"][1:]
+            rises = [after - before for before, after in pairwise(loss) if after - before >= RISE]
+            smooth.append([RUNS[run], len(rises), max(rises, default="-"), sum(rises), loss[0] - loss[-1]])
     error = results["gradient_error"]
-    equal = "are bit-identical: a factor of 1/2 changes exponents alone, and the backward pass is linear"
+    equal = "are bit-identical: a factor of 1/2 changes exponents alone, and both backward passes do the same"
     differ = f"differ by {error:.1e}, relative to the norm"
-    frozen = describe("fixed_random_predictor", metrics) if "fixed_random_predictor" in results else ""
-    shorter = "" if is_full(config) else f"{SHORTER}\n\n"
+    other = "" if is_full(config) else f"{OTHER}\n\n"
+    frozen = ""
+    if "fixed_random_predictor" in results:
+        frozen = f"\n## Beyond the original: a frozen predictor\n\n{describe('fixed_random_predictor', metrics)}\n"
     return f"""## 3.4 What does SimSiam learn, and what without stop-gradient?
 
 The accuracy is that of a kNN classifier on the projector's output (k = {config["knn_k"]}, temperature
-{config["knn_temperature"]:g}); chance is 0.1. The loss is -1 at least. The classifier compares cosines however near to
-1 all of them are, until rounding hides the differences. So there are three monitors of the test images' outputs, for
-which no criterion is set, and the accuracy in float64:
+{config["knn_temperature"]:g}); chance is 0.1 for ten equally frequent classes. The loss is at least -1. The classifier
+compares cosines however near to 1 all of them are, until rounding hides the differences. So there are monitors of the
+test images' outputs, for which no criterion is set:
 
 - The std of the l2-normalised outputs times sqrt(d) is 1 where they spread evenly and 0 where all are equal (Chen & He,
   figure 2). A few outliers can raise it. The panel of the training batches has it for augmented views, normalised with
   each batch's own statistics, as the mean of an epoch.
 - The effective rank (sum of l)^2 / sum of l^2 of their covariance's eigenvalues l is 1 where they lie on a line, as in
-  a collapse onto two opposite points, which the std calls healthy. It does not depend on their scale.
-- The median of 1 - cosine over pairs of different images, of the first 1,000, says how deep a collapse is.
+  a collapse onto two opposite points, which the std calls healthy. It does not depend on their scale: of outputs that
+  are equal up to rounding it is that of the rounding.
+- The median of 1 - cosine over pairs of different images, at most the first 1,000, says how deep a collapse is.
+- The accuracy of the last weights in float64 says what rounding hides.
 
-The untrained network is evaluated with the initial statistics of its batch normalisations.
+Epoch 0 is the untrained network, evaluated with the initial statistics of its batch normalisations; its loss and its
+std of training batches are those of the first batch.
 
 {make_table(rows)}
 
 ![all runs](comparison.png)
 
-{shorter}{describe("baseline", metrics)}
+{other}{describe("baseline", metrics)}
 
 {describe("no_stop_gradient", metrics)}
 
@@ -200,7 +208,8 @@ The untrained network is evaluated with the initial statistics of its batch norm
 
 {describe("no_predictor", metrics)}
 
-How smoothly does the loss decrease? Epochs whose mean loss exceeds that of the epoch before by {RISE:g} or more:
+How smoothly does the loss decrease? The original calls it smooth for the baseline and not smooth without predictor.
+Epochs whose mean loss exceeds that of the epoch before by {RISE:g} or more, beside the net fall after the first epoch:
 
 {make_table(smooth)}
 
@@ -208,6 +217,4 @@ Let D be minus the mean cosine. With stop-gradient and the identity as predictor
 D(sg(z1), z2) / 2. Its gradient is half of that of D(z1, z2) without stop-gradient: the stop-gradient changes the length
 of the gradient, not its direction, and the run descends a loss that a collapse minimises. On the untrained network of
 this script (float64, 32 images) twice the one gradient and the other {differ if error else equal}.
-
-{frozen}
-"""
+{frozen}"""

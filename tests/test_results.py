@@ -46,10 +46,12 @@ def test_readme_quotes_the_committed_metrics():
     assert f"{metrics['q2_gan']['config']['iterations']:,} of 50,000 iterations" in second[3]
     (third,) = (row for row in readme_rows() if row[0].startswith("3: SimSiam"))
     (table,) = (row for row in readme_rows() if row[0] == "`python q3_simsiam.py`")
-    for run in metrics["q3_simsiam"]["history"]:
-        accuracy = f"{metrics['q3_simsiam']['results'][run]['knn_accuracy']:.2f}"
-        how = {"baseline": "", "no_stop_gradient": " without stop-gradient", "no_predictor": " without predictor"}[run]
-        assert accuracy + how in third[2] and accuracy + how in table[-1]
+    results = metrics["q3_simsiam"]["results"]
+    accuracy = {run: f"{results[run]['knn_accuracy']:.2f}" for run in metrics["q3_simsiam"]["history"]}
+    assert third[2].startswith(accuracy["baseline"]) and f"kNN accuracy {accuracy['baseline']}," in table[-1]
+    for run, how in {"no_stop_gradient": "without stop-gradient", "no_predictor": "without predictor"}.items():
+        for cell in (third[2], table[-1]):
+            assert (f"{accuracy.get(run)} {how}" in cell) == (run in accuracy)
 
 
 def test_readme_quotes_the_benchmark():
