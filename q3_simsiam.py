@@ -465,7 +465,7 @@ def plot(axes: Axes, metrics: dict, runs: list[str], key: str) -> None:
         color, label = f"C{list(RUNS).index(run)}", words.RUNS[run]
         curve = histories[run][key]
         if key == "median_distance":
-            curve = [distance if distance > words.EQUAL else 0 for distance in curve]
+            curve = [*map(words.without_rounding, curve)]
         axes.plot(curve, color=color, marker=".", markersize=4, clip_on=False, label=label)
     if key == "knn_accuracy" and len(runs) == 1:
         axes.plot(histories[run]["knn_accuracy_backbone"], color="silver", zorder=1, label="backbone's features")

@@ -80,9 +80,9 @@ def binomial_error(accuracy: float, metrics: dict) -> float:
     return math.sqrt(accuracy * (1 - accuracy) / metrics["results"]["test_images"])
 
 
-def distance_text(distance: float) -> str:
-    """Return a median of 1 - cosine in words; 0 where most are equal up to rounding."""
-    return f"{distance:.2g}" if distance > EQUAL else "0"
+def without_rounding(distance: float) -> float:
+    """Return a median of 1 - cosine, 0 where it is one of outputs that are equal up to rounding."""
+    return distance if distance > EQUAL else 0
 
 
 def describe_baseline(metrics: dict) -> str:
@@ -104,12 +104,12 @@ def describe_collapse(run: str, metrics: dict) -> str:
     """Return what an accuracy near chance comes from."""
     numbers = metrics["results"][run]
     single, double, silent = (numbers[key] for key in ("knn_accuracy", "knn_accuracy_float64", "silent"))
-    error = math.hypot(binomial_error(single, metrics), binomial_error(double, metrics))
-    if double - single > 3 * error:
+    error = binomial_error(double, metrics)
+    if double - single > 3 * math.hypot(error, binomial_error(single, metrics)):
         finding = "the outputs differ by less than float32 resolves"
     else:
         finding = "the accuracy is not low by float32's rounding"
-    text = f"Evaluated in float64, the last weights have an accuracy of {double:.4f}: {finding}."
+    text = f"Evaluated in float64, the last weights have an accuracy of {double:.4f} ± {error:.4f}: {finding}."
     if silent:
         text += (
             f" {100 * silent:.1f}% of the test images leave all units of the projector's last hidden layer at zero, so "
@@ -125,12 +125,13 @@ def describe(run: str, metrics: dict) -> str:
         return f"{RUNS[run]}: not run."
     history = metrics["history"][run]
     accuracy, loss, distance = (history[key] for key in ("knn_accuracy", "loss", "median_distance"))
+    distance = [*map(without_rounding, distance)]
     best = max(range(len(accuracy)), key=accuracy.__getitem__)
     text = [
         f"{RUNS[run]}: the kNN accuracy goes from {accuracy[0]:.4f} untrained to {accuracy[-1]:.4f} (highest: "
         f"{accuracy[best]:.4f} in epoch {best}), the loss to {loss[-1]:.4f}. The outputs end with std x sqrt(d) "
         f"{history['output_std'][-1]:.2g}, effective rank {history['effective_rank'][-1]:.2f} and a median of "
-        f"1 - cosine of {distance_text(distance[-1])}."
+        f"1 - cosine of {distance[-1]:.2g}."
     ]
     for key, limit in LOW.items():
         epochs = [epoch for epoch, value in enumerate(history[key]) if epoch and value <= limit]
@@ -139,9 +140,9 @@ def describe(run: str, metrics: dict) -> str:
             stays = f", and in {len(epochs) - 1} of the {after} later epochs" if after else ""
             text.append(
                 f"The {QUANTITIES[key]} is first at most {limit} in epoch {first} (median of 1 - cosine "
-                f"{distance_text(distance[first])}){stays}."
+                f"{distance[first]:.2g}){stays}."
             )
-    if equal := sum(value <= EQUAL for value in distance[1:]):
+    if equal := distance[1:].count(0):
         text.append(f"In {equal} of the {len(distance) - 1} epochs that median is 0: equal outputs, up to rounding.")
     if run == "baseline":
         text.append(describe_baseline(metrics))
@@ -163,7 +164,7 @@ def answers(metrics: dict) -> str:
     smooth = [["run", f"rises in the {config['epochs'] - 1} epochs after the first", "largest", "sum", "net fall"]]
     for run in ["untrained", *config["runs"]]:
         history = metrics["history"].get(run)
-        numbers = results[run] | {"median_distance": distance_text(results[run]["median_distance"])}
+        numbers = results[run] | {"median_distance": f"{without_rounding(results[run]['median_distance']):.2g}"}
         minutes = f"{sum(history['seconds']) / 60:.0f}" if history else "-"
         rows.append([RUNS.get(run, run), minutes, *(numbers.get(key, "-") for key in shown)])
         if history:

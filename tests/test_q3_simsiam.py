@@ -615,6 +615,7 @@ def test_description_says_when_loss_and_accuracy_fall_first_and_how_often_they_s
 @pytest.mark.parametrize(("exact", "rounding"), [(0.114, True), (0.112, False), (0.08, False)])
 def test_description_decides_with_float64_whether_rounding_makes_the_accuracy_low(exact, rounding):
     text = words.describe("no_predictor", collapsed(knn_accuracy_float64=exact))  # 0.1 is 3.2, 2.8 and -4.9 errors away
+    assert f"{exact:.4f} ± {math.sqrt(exact * (1 - exact) / 10_000):.4f}: " in text
     assert ("differ by less than float32 resolves" in text) == rounding
     assert ("is not low by float32's rounding" in text) != rounding
 
