@@ -419,7 +419,7 @@ def train(run: str, data: dict[str, Tensor], args: argparse.Namespace, source: s
         utils.save_checkpoint(path, config, modules, history)
         numbers = ", ".join(f"{key} {history[key][-1]:.4g}" for key in CURVES)
         hours = history["seconds"][-1] * (args.epochs - epoch) / 3600
-        print(f"{run} epoch {epoch}/{args.epochs}: {numbers}, {hours:.2f} h to go", flush=True)
+        print(f"{run} epoch {epoch}/{args.epochs}: {numbers}, {hours:.2f} h to go in this run", flush=True)
     return model, history
 
 

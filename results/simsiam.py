@@ -92,10 +92,12 @@ def describe_baseline(metrics: dict) -> str:
     text = f"The accuracy's binomial standard error is {binomial_error(accuracy, metrics):.4f}"
     text += f" ({results['test_images']:,} test images)."
     if is_full(metrics["config"]) and accuracy < limit:
+        short = float(original) - accuracy
+        errors = short / math.hypot(binomial_error(accuracy, metrics), binomial_error(float(original), metrics))
         text += (
-            f" The accuracy is {limit - accuracy:.4f} below the limit {limit} and {float(original) - accuracy:.4f} "
-            f"below the original's {original}, which has an error of that size too. One training cannot tell whether "
-            "the seed or something else is the reason."
+            f" The accuracy is {limit - accuracy:.4f} below the limit {limit} and {short:.4f} below the original's "
+            f"{original}: {errors:.1f} standard errors of their difference. One training cannot tell whether the seed, "
+            "the source of the data or something else is the reason."
         )
     return text
 
@@ -106,16 +108,27 @@ def describe_collapse(run: str, metrics: dict) -> str:
     single, double, silent = (numbers[key] for key in ("knn_accuracy", "knn_accuracy_float64", "silent"))
     error = binomial_error(double, metrics)
     if double - single > 3 * math.hypot(error, binomial_error(single, metrics)):
-        finding = "the outputs differ by less than float32 resolves"
+        finding = "in the end the outputs differ by less than float32 resolves"
     else:
-        finding = "the accuracy is not low by float32's rounding"
+        finding = "in the end the accuracy is not low by float32's rounding"
     text = f"Evaluated in float64, the last weights have an accuracy of {double:.4f} ± {error:.4f}: {finding}."
     if silent:
         text += (
-            f" {100 * silent:.1f}% of the test images leave all units of the projector's last hidden layer at zero, so "
+            f" In evaluation mode {100 * silent:.1f}% of the test images leave all units of the projector's last "
+            "hidden layer at zero, so that their outputs are equal."
         )
-        text += "that their outputs are equal."
     return f"{text} On the backbone's features the accuracy is {numbers['knn_accuracy_backbone']:.4f}."
+
+
+def compare_rises(without: list[float], baseline: list[float]) -> str:
+    """Return whether the loss rises more without predictor than with it, from the rises of each."""
+    sizes = [max(rises, default=0) for rises in (without, baseline)]
+    contrast = {"size": sizes[0] > sizes[1], "number": len(without) > len(baseline)}
+    shown = " and ".join(what for what, more in contrast.items() if more) or "neither size nor number"
+    return (
+        f"Without predictor the largest rise is {sizes[0]:.4f} against the baseline's {sizes[1]:.4f}, the number "
+        f"{len(without)} against {len(baseline)}: the original's contrast shows in {shown}, for which no limit was set."
+    )
 
 
 def describe(run: str, metrics: dict) -> str:
@@ -143,7 +156,17 @@ def describe(run: str, metrics: dict) -> str:
                 f"{distance[first]:.2g}){stays}."
             )
     if equal := distance[1:].count(0):
-        text.append(f"In {equal} of the {len(distance) - 1} epochs that median is 0: equal outputs, up to rounding.")
+        text.append(
+            f"In {equal} of the {len(distance) - 1} epochs that median is 0: half of the pairs or more "
+            "are equal, up to rounding."
+        )
+    epochs = [*zip(accuracy, distance, strict=True)][1:]
+    low, others = ([far for near, far in epochs if (near <= LOW["knn_accuracy"]) == side] for side in (True, False))
+    if low and others:
+        text.append(
+            f"In the {len(low)} epochs with an accuracy of at most {LOW['knn_accuracy']} the median is at most "
+            f"{max(low):.2g}, in the others at least {min(others):.2g}; just below 1 float32 rounds to {ROUNDING:.2g}."
+        )
     if run == "baseline":
         text.append(describe_baseline(metrics))
     elif "baseline" in results:
@@ -161,7 +184,10 @@ def answers(metrics: dict) -> str:
     shown = QUANTITIES | {"effective_rank": "effective rank", "median_distance": "median of 1 - cosine"}
     shown |= {"knn_accuracy_float64": "kNN in float64", "knn_accuracy_backbone": "kNN, backbone"}
     rows = [["run", "minutes", *shown.values()]]
-    smooth = [["run", f"rises in the {config['epochs'] - 1} epochs after the first", "largest", "sum", "net fall"]]
+    rises, smooth = (
+        {},
+        [["run", f"rises in the {config['epochs'] - 1} epochs after the first", "largest", "sum", "net fall"]],
+    )
     for run in ["untrained", *config["runs"]]:
         history = metrics["history"].get(run)
         numbers = results[run] | {"median_distance": f"{without_rounding(results[run]['median_distance']):.2g}"}
@@ -169,8 +195,11 @@ def answers(metrics: dict) -> str:
         rows.append([RUNS.get(run, run), minutes, *(numbers.get(key, "-") for key in shown)])
         if history:
             loss = history["loss"][1:]
-            rises = [after - before for before, after in pairwise(loss) if after - before >= RISE]
-            smooth.append([RUNS[run], len(rises), max(rises, default="-"), sum(rises), loss[0] - loss[-1]])
+            up = rises[run] = [after - before for before, after in pairwise(loss) if after - before >= RISE]
+            smooth.append([RUNS[run], len(up), max(up, default="-"), sum(up), loss[0] - loss[-1]])
+    contrast = ""
+    if rises.keys() >= {"no_predictor", "baseline"}:
+        contrast = f"\n{compare_rises(rises['no_predictor'], rises['baseline'])}\n"
     error = results["gradient_error"]
     equal = "are bit-identical: a factor of 1/2 changes exponents alone, and both backward passes do the same"
     differ = f"differ by {error:.1e}, relative to the norm"
@@ -189,10 +218,10 @@ test images' outputs, for which no criterion is set:
   figure 2). A few outliers can raise it. The panel of the training batches has it for augmented views, normalised with
   each batch's own statistics, as the mean of an epoch.
 - The effective rank (sum of l)^2 / sum of l^2 of their covariance's eigenvalues l is 1 where they lie on a line, as in
-  a collapse onto two opposite points, which the std calls healthy. It does not depend on their scale: of outputs that
-  are equal up to rounding it is that of the rounding.
+  a collapse onto two opposite points, which the std calls healthy. It does not depend on their scale: where nearly all
+  outputs are equal, it is that of the few others or of the rounding.
 - The median of 1 - cosine over pairs of different images, at most the first 1,000, says how deep a collapse is.
-- The accuracy of the last weights in float64 says what rounding hides.
+- The accuracy in float64, of the last weights alone, says what rounding hides.
 
 Epoch 0 is the untrained network, evaluated with the initial statistics of its batch normalisations; its loss and its
 std of training batches are those of the first batch.
@@ -213,7 +242,7 @@ How smoothly does the loss decrease? The original calls it smooth for the baseli
 Epochs whose mean loss exceeds that of the epoch before by {RISE:g} or more, beside the net fall after the first epoch:
 
 {make_table(smooth)}
-
+{contrast}
 Let D be minus the mean cosine. With stop-gradient and the identity as predictor the loss is D(z1, sg(z2)) / 2 +
 D(sg(z1), z2) / 2. Its gradient is half of that of D(z1, z2) without stop-gradient: the stop-gradient changes the length
 of the gradient, not its direction, and the run descends a loss that a collapse minimises. On the untrained network of

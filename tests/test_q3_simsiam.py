@@ -2,8 +2,10 @@
 
 import argparse
 import math
+import re
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 import torch.nn.functional as F
 import torchvision.transforms.v2.functional as tv
 from matplotlib.cbook import get_sample_data
+from matplotlib.figure import Figure
 from PIL import Image
 from torchvision.models import resnet18, resnext50_32x4d
 from torchvision.transforms.v2 import RandomResizedCrop
@@ -329,17 +332,26 @@ def test_monitor_calls_each_accuracy_by_its_name(monkeypatch):
         assert monitored[name] == getattr(q3_simsiam, name)(outputs["test"][1])
 
 
+def test_monitor_takes_the_median_over_the_first_1000_test_images(monkeypatch):
+    outputs, labels = {"train": torch.randn(10, 4), "test": torch.randn(1010, 4)}, torch.arange(1010) % 10
+    monkeypatch.setattr(q3_simsiam, "embed", lambda _, split: (outputs[split], outputs[split]))
+    monkeypatch.setattr(q3_simsiam, "median_distance", lambda z: z)
+    data = {"train_images": "train", "test_images": "test", "train_labels": labels[:10], "test_labels": labels}
+    monitored = q3_simsiam.monitor(None, data, argparse.Namespace(knn_k=4, knn_temperature=0.1))
+    assert torch.equal(monitored["median_distance"], outputs["test"][:1000])
+
+
 class Near(torch.nn.Module):
     """Projects images onto directions that differ by less than float32 resolves in a cosine."""
 
     def __init__(self):
         super().__init__()
         self.scale, self.encoder = torch.nn.Parameter(torch.tensor(1e-6)), torch.nn.Module()
-        self.encoder.fc = torch.nn.Sequential(torch.nn.ReLU())  # silent where the value is not above 0
+        self.encoder.fc = torch.nn.Sequential(torch.nn.ReLU())  # both units silent where the value is not above 0
 
     def represent(self, x):
         value = x.mean((1, 2, 3))[:, None] * self.scale
-        return value, torch.cat([torch.ones_like(value), value], 1)
+        return torch.cat([value, value - self.scale], 1), torch.cat([torch.ones_like(value), value], 1)
 
 
 def test_diagnosis_in_float64_tells_apart_what_float32_does_not():
@@ -366,8 +378,9 @@ def test_effective_rank_is_the_participation_ratio_of_the_eigenvalues():
 
 
 def test_effective_rank_shows_the_collapse_onto_two_opposite_points_that_the_std_does_not():
-    z = torch.randn(64).expand(1000, 64) * torch.tensor([1.0, -1.0]).repeat(500)[:, None]
-    assert q3_simsiam.output_std(z).item() > 0.7 and q3_simsiam.effective_rank(z) == pytest.approx(1)
+    z = torch.ones(1000, 64) * torch.tensor([1.0, -1.0]).repeat(500)[:, None]
+    assert q3_simsiam.output_std(z).item() == pytest.approx(1, rel=1e-3)
+    assert q3_simsiam.effective_rank(z) == pytest.approx(1)
     assert q3_simsiam.effective_rank(torch.ones(10, 4)) == 0
 
 
@@ -456,15 +469,45 @@ def test_encoder_rate_decays_by_a_cosine_and_the_predictors_stays(arguments, tmp
 
 
 def test_history_has_the_means_of_each_epoch(arguments, tmp_path, monkeypatch):
-    losses, loss = [], q3_simsiam.SimSiam.loss
-    monkeypatch.setattr(q3_simsiam.SimSiam, "loss", lambda *z: (losses.append(loss(*z)), losses[-1])[1])
-    monkeypatch.setattr(q3_simsiam, "output_std", lambda z: z.new_tensor(float(len(losses))))
+    losses, z1, loss = [], [None], q3_simsiam.SimSiam.loss
+
+    def recorded(*outputs):
+        losses.append(loss(*outputs))
+        z1.append(outputs[-2])
+        return losses[-1]
+
+    monkeypatch.setattr(q3_simsiam.SimSiam, "loss", recorded)
+    monkeypatch.setattr(q3_simsiam, "output_std", lambda z: z.new_tensor(float(len(losses) if z is z1[-1] else 0)))
     args = q3_simsiam.get_args([*arguments, "--out", str(tmp_path)])
     data, source = q3_simsiam.load_images(args)
     _, history = q3_simsiam.train("baseline", data, args, source)
     first, second = torch.stack(losses).view(2, 3).mean(1).tolist()
     assert history["loss"] == pytest.approx([losses[0].item(), first, second])
     assert history["batch_std"] == [1, 2, 5]
+
+
+def test_every_epoch_shows_each_image_once_in_a_new_order(arguments, tmp_path, monkeypatch):
+    seen, augment = [], q3_simsiam.augment
+    monkeypatch.setattr(q3_simsiam, "augment", lambda images: (seen.append(images), augment(images))[1])
+    q3_simsiam.main([*arguments, "--out", str(tmp_path), "--runs", "baseline"])
+    first, second = torch.stack(seen[:12:2]).reshape(2, 24, -1)  # three batches, each of them augmented twice
+    assert len(first.unique(dim=0)) == 24 and torch.equal(first.unique(dim=0), second.unique(dim=0))
+    assert not torch.equal(first, second)
+
+
+def test_each_epoch_says_how_long_the_rest_of_the_run_takes(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(q3_simsiam, "time", argparse.Namespace(perf_counter=count(0, 1800).__next__))
+    q3_simsiam.main([*arguments, "--out", str(tmp_path), "--runs", "baseline"])
+    assert re.findall("([^ ]*) h to go in this run", capsys.readouterr().out) == ["0.50", "0.00"]
+
+
+CHANGES = "--epochs 3, --batch-size 9, --lr 1, --dim 17, --pred-dim 9, --seed 1, --knn-k 6, --knn-temperature 0.2"
+
+
+@pytest.mark.parametrize("change", f"{CHANGES}, --train-images 23, --test-images 9".split(", "))
+def test_resume_with_another_recipe_is_refused(arguments, finished, change):
+    with pytest.raises(utils.InputError, match=change[2:].split()[0].replace("-", "_")):
+        q3_simsiam.main([*arguments, "--out", str(finished), "--resume", *change.split()])
 
 
 @pytest.fixture
@@ -490,6 +533,13 @@ def test_figures_have_lines_at_chance_the_originals_accuracy_and_the_least_loss(
         accuracy, loss = figures[name].axes[:2]
         assert [line.get_ydata()[0] for line in accuracy.lines[-2:]] == [0.1, 0.6]
         assert loss.lines[-1].get_ydata()[0] == -1
+
+
+def test_other_data_have_no_line_at_the_originals_accuracy():
+    metrics, axes = collapsed(), Figure().subplots()
+    metrics["config"]["data"] = "synthetic"
+    q3_simsiam.plot(axes, metrics, ["no_predictor"], "knn_accuracy")
+    assert [line.get_ydata()[0] for line in axes.lines][-1] == 0.1
 
 
 def test_median_of_equal_outputs_is_drawn_as_0_within_the_figure(figures):
@@ -582,13 +632,16 @@ def test_closing_table_holds_the_full_recipe_to_the_originals_claims():
 
 def test_closing_table_gives_no_verdict_on_another_recipe_or_other_data():
     assert column(-1, epochs=99) == ["shorter recipe"] * 5 and column(-2, epochs=99) == []
+    metrics = made_up()
+    metrics["config"]["test_images"] = 9999
+    assert {row[-1] for row in words.closing_table(metrics)[1:-1]} == {"other recipe", "-"}
     assert column(-1, epochs=101) == ["other recipe"] * 5 and column(-2, epochs=101) == []
     assert column(-1, data="synthetic") == column(2, data="synthetic") == []
 
 
 def collapsed(**changes):
     """Metrics of a baseline and of a run without predictor whose accuracy falls in epoch 2, and not for good."""
-    curves = {"loss": [-0.1, -0.99, -0.97, -0.99505, -0.995], "knn_accuracy": [0.2, 0.25, 0.1, 0.2, 0.1]}
+    curves = {"loss": [-0.99, -0.99, -0.97, -0.99505, -0.995], "knn_accuracy": [0.2, 0.25, 0.1, 0.2, 0.1]}
     curves["median_distance"] = [1.0, 0.5, -4e-15, 1e-2, 5e-4]
     curves |= {key: [1.0, 0.5, 1e-3, 1e-2, 5e-4] for key in q3_simsiam.CURVES if key not in curves}
     healthy = {"loss": [-0.1, -0.2, -0.3, -0.2, -0.1], "knn_accuracy": [0.2, 0.3, 0.4, 0.5, 0.6]}
@@ -620,6 +673,26 @@ def test_description_decides_with_float64_whether_rounding_makes_the_accuracy_lo
     assert ("is not low by float32's rounding" in text) != rounding
 
 
+def test_description_compares_the_distances_of_epochs_with_low_accuracy_and_of_the_others():
+    text = words.describe("no_predictor", collapsed())
+    assert (
+        "In the 2 epochs with an accuracy of at most 0.15 the median is at most 0.0005, in the others at least 0.01;"
+        in text
+    )
+    assert "in the others" not in words.describe("baseline", collapsed())
+
+
+@pytest.mark.parametrize(
+    ("without", "shown"),
+    [([0.3], "size"), ([0.1] * 3, "number"), ([0.3] * 3, "size and number"), ([], "neither size nor number")],
+)
+def test_answers_say_in_what_the_loss_is_less_smooth_without_predictor(without, shown):
+    text = words.compare_rises(without, [0.1, 0.2])
+    largest = max(without, default=0)
+    assert f"largest rise is {largest:.4f} against the baseline's 0.2000, the number {len(without)} against 2:" in text
+    assert f"the original's contrast shows in {shown}," in text
+
+
 def test_description_of_a_collapse_in_the_last_epoch_without_silent_images():
     metrics = collapsed(silent=0.0)
     metrics["history"]["no_predictor"] |= {"knn_accuracy": [0.2, 0.3, 0.3, 0.3, 0.1]}
@@ -638,7 +711,8 @@ def test_answers_count_the_rises_of_the_loss_after_the_first_epoch():
     rows = [["run", "rises in the 3 epochs after the first", "largest", "sum", "net fall"]]
     rows.append([words.RUNS["baseline"], 2, 0.1, 0.2, -0.1])
     rows.append([words.RUNS["no_predictor"], 1, 0.02, 0.02, 0.005])  # and one of 0.00005
-    assert make_table(rows) in words.answers(collapsed())
+    text = words.answers(collapsed())
+    assert make_table(rows) in text and "0.0200 against the baseline's 0.1000, the number 1 against 2" in text
 
 
 @pytest.mark.parametrize(("accuracy", "missed"), [(0.5949, True), (0.595, False)])
@@ -647,7 +721,10 @@ def test_description_says_how_far_below_the_originals_accuracy_the_baseline_ends
     metrics["config"]["epochs"] = 100
     metrics["history"]["baseline"]["knn_accuracy"][-1] = metrics["results"]["baseline"]["knn_accuracy"] = accuracy
     text = words.describe("baseline", metrics)
-    assert ("0.0001 below the limit 0.595 and 0.0051 below the original's 0.60" in text) == missed
+    short = (
+        "0.0001 below the limit 0.595 and 0.0051 below the original's 0.60: 0.7 standard errors of their difference."
+    )
+    assert (short in text) == missed
 
 
 def test_answers_say_where_a_run_is_not_the_originals():
