@@ -178,7 +178,8 @@ neighbourhood of a real image (k = {results["neighbours"]}, without the widest t
 features, normalised to unit length, recall the share of real images within that of a sample. The Fréchet distance is in
 the same features. The last row measures the other half of the test images in the same way: what real images reach.
 Scattered samples have wide neighbourhoods, so that recall alone may exceed that of real images. Entropy is that of the
-digits, at most 3.32 bits; the three most frequent digits are those of each set, with those of all sets in brackets.
+digits, at most 3.32 bits. The last column is the share of each set's three most frequent digits; in brackets are those
+of all sets.
 
 {make_table(rows)}
 
