@@ -108,10 +108,12 @@ def describe_collapse(run: str, metrics: dict) -> str:
     single, double, silent = (numbers[key] for key in ("knn_accuracy", "knn_accuracy_float64", "silent"))
     error = binomial_error(double, metrics)
     if double - single > 3 * math.hypot(error, binomial_error(single, metrics)):
-        finding = "in the end the outputs differ by less than float32 resolves"
+        finding = "the outputs differ by less than float32 resolves"
     else:
-        finding = "in the end the accuracy is not low by float32's rounding"
-    text = f"Evaluated in float64, the last weights have an accuracy of {double:.4f} ± {error:.4f}: {finding}."
+        finding = "the accuracy is not low by float32's rounding"
+    text = (
+        f"Evaluated in float64, the last weights have an accuracy of {double:.4f} ± {error:.4f}: in the end {finding}."
+    )
     if silent:
         text += (
             f" In evaluation mode {100 * silent:.1f}% of the test images leave all units of the projector's last "
@@ -160,8 +162,9 @@ def describe(run: str, metrics: dict) -> str:
             f"In {equal} of the {len(distance) - 1} epochs that median is 0: half of the pairs or more "
             "are equal, up to rounding."
         )
-    epochs = [*zip(accuracy, distance, strict=True)][1:]
-    low, others = ([far for near, far in epochs if (near <= LOW["knn_accuracy"]) == side] for side in (True, False))
+    trained = [*zip(accuracy, distance, strict=True)][1:]
+    low = [median for value, median in trained if value <= LOW["knn_accuracy"]]
+    others = [median for value, median in trained if value > LOW["knn_accuracy"]]
     if low and others:
         text.append(
             f"In the {len(low)} epochs with an accuracy of at most {LOW['knn_accuracy']} the median is at most "
@@ -184,19 +187,19 @@ def answers(metrics: dict) -> str:
     shown = QUANTITIES | {"effective_rank": "effective rank", "median_distance": "median of 1 - cosine"}
     shown |= {"knn_accuracy_float64": "kNN in float64", "knn_accuracy_backbone": "kNN, backbone"}
     rows = [["run", "minutes", *shown.values()]]
-    rises, smooth = (
-        {},
-        [["run", f"rises in the {config['epochs'] - 1} epochs after the first", "largest", "sum", "net fall"]],
-    )
+    smooth = [["run", f"rises in the {config['epochs'] - 1} epochs after the first", "largest", "sum", "net fall"]]
+    rises = {
+        run: [after - before for before, after in pairwise(history["loss"][1:]) if after - before >= RISE]
+        for run, history in metrics["history"].items()
+    }
     for run in ["untrained", *config["runs"]]:
         history = metrics["history"].get(run)
         numbers = results[run] | {"median_distance": f"{without_rounding(results[run]['median_distance']):.2g}"}
         minutes = f"{sum(history['seconds']) / 60:.0f}" if history else "-"
         rows.append([RUNS.get(run, run), minutes, *(numbers.get(key, "-") for key in shown)])
         if history:
-            loss = history["loss"][1:]
-            up = rises[run] = [after - before for before, after in pairwise(loss) if after - before >= RISE]
-            smooth.append([RUNS[run], len(up), max(up, default="-"), sum(up), loss[0] - loss[-1]])
+            up, loss = rises[run], history["loss"]
+            smooth.append([RUNS[run], len(up), max(up, default="-"), sum(up), loss[1] - loss[-1]])
     contrast = ""
     if rises.keys() >= {"no_predictor", "baseline"}:
         contrast = f"\n{compare_rises(rises['no_predictor'], rises['baseline'])}\n"
