@@ -201,7 +201,7 @@ def answers(metrics: dict) -> str:
             up, loss = rises[run], history["loss"]
             smooth.append([RUNS[run], len(up), max(up, default="-"), sum(up), loss[1] - loss[-1]])
     contrast = ""
-    if rises.keys() >= {"no_predictor", "baseline"}:
+    if is_full(config) and rises.keys() >= {"no_predictor", "baseline"}:
         contrast = f"\n{compare_rises(rises['no_predictor'], rises['baseline'])}\n"
     error = results["gradient_error"]
     equal = "are bit-identical: a factor of 1/2 changes exponents alone, and both backward passes do the same"
