@@ -166,18 +166,21 @@ def train(
     finite.
     """
     path = checkpoint_path(args, estimator, seed)
-    config = {key: getattr(args, key) for key in ("epochs", "batch_size", "lr", "latent_size", "kl_samples")}
-    config |= {"seed": seed, "source": source}
+    config = {key: getattr(args, key) for key in ("batch_size", "lr", "latent_size", "kl_samples")}
+    config |= {"seed": seed, "source": source}  # not the epochs: more may be asked for later
     images = data["train"]
     torch.manual_seed(seed)
     vae = VAE(args.latent_size).to(args.device)
     optimizer = torch.optim.Adam(vae.parameters(), lr=args.lr, fused=True)
     modules = {"vae": vae, "optimizer": optimizer}
     history = utils.restore(args, path, config, modules, {"train_elbo": [], "elbo": [], "seconds": []})
-    if len(history["elbo"]) < args.epochs:
+    done = len(history["elbo"])
+    if done > args.epochs:
+        raise utils.InputError(f"{path} is at epoch {done} already; give --epochs {done} or more")
+    if done < args.epochs:
         history["provenance"] = utils.provenance(args, history.get("provenance", {}))
 
-    for epoch in range(len(history["elbo"]) + 1, args.epochs + 1):
+    for epoch in range(done + 1, args.epochs + 1):
         start, total = time.perf_counter(), 0.0
         batches = torch.randperm(len(images), device=args.device).split(args.batch_size)
         for batch in tqdm(batches, desc=f"{estimator} epoch {epoch}", leave=False, disable=None):
@@ -401,8 +404,9 @@ def main(argv: list[str] | None = None) -> None:
     draw_samples({name: vaes[name, seeds[0]] for name in ESTIMATORS}, images["test"], seeds[0], args.out)
     results = summarise(histories, evaluations, seeds) | {"test_images": len(images["test"])}
     config = utils.run_config(args, source) | {"seed": seeds[0], "repeats": len(seeds)}
+    provenance = utils.merge(*(history.pop("provenance") for history in histories.values()))
     history = {f"{name}_seed{seed}": history for (name, seed), history in histories.items()}
-    utils.save_metrics(args.out, "q1_vae", config, seconds=seconds, history=history, results=results)
+    utils.save_metrics(args.out, "q1_vae", provenance, config, seconds=seconds, history=history, results=results)
     publish(args.out, draw_curves, words)
 
 

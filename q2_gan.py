@@ -1,7 +1,7 @@
 """Problem 2: a Wasserstein GAN with a Lipschitz penalty on SVHN.
 
-Trains the GAN, keeps snapshots of its generator, draws samples, perturbations and interpolations from them, and puts a
-number behind each claim with a small classifier trained on the same labelled data.
+Trains the GAN, keeps snapshots of generator and critic, draws samples, perturbations and interpolations from them, and
+puts a number behind each claim with a small classifier trained on the same labelled data.
 
     python q2_gan.py --quick                               two minutes on two CPU cores, synthetic digits
     python q2_gan.py                                       the original's recipe on SVHN, for a GPU
@@ -77,22 +77,15 @@ class Generator(nn.Module):
         return self.layers(z[:, :, None, None])
 
 
-class LeakyReLU(nn.LeakyReLU):
-    """x times its slope, a constant to autograd; torch's own sends a second derivative of zeros through the critic."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.ones_like(x).masked_fill(x <= 0, self.negative_slope)
-
-
 class Critic(nn.Module):
     """Images (B, 3, 32, 32) to values (B,), without normalisation: the penalty is on each example's own gradient."""
 
     def __init__(self, h_dim: int = 64):
         super().__init__()
         self.layers = nn.Sequential(
-            *(nn.Conv2d(3, h_dim, 4, 2, 1), LeakyReLU(0.2)),
-            *(nn.Conv2d(h_dim, 2 * h_dim, 4, 2, 1), LeakyReLU(0.2)),
-            *(nn.Conv2d(2 * h_dim, 4 * h_dim, 4, 2, 1), LeakyReLU(0.2)),
+            *(nn.Conv2d(3, h_dim, 4, 2, 1), nn.LeakyReLU(0.2)),
+            *(nn.Conv2d(h_dim, 2 * h_dim, 4, 2, 1), nn.LeakyReLU(0.2)),
+            *(nn.Conv2d(2 * h_dim, 4 * h_dim, 4, 2, 1), nn.LeakyReLU(0.2)),
             nn.Conv2d(4 * h_dim, 1, 4, 1, 0),
         )
 
@@ -181,7 +174,7 @@ def train(data: dict, args: argparse.Namespace, config: dict) -> None:
     try:
         for iteration in trange(done, args.iterations + 1, desc="training", leave=False, disable=None):
             if iteration in args.snapshots:
-                save(snapshot_path(args, iteration), {"generator": generator}, iteration)
+                save(snapshot_path(args, iteration), {"generator": generator, "critic": critic}, iteration)
             if iteration == args.iterations or interrupted or time.perf_counter() - saved > SAVE_EVERY:
                 save(path, modules, iteration)
                 saved = time.perf_counter()
@@ -251,7 +244,8 @@ def load_generators(args: argparse.Namespace, config: dict) -> tuple[dict[int, G
 def train_classifier(data: dict, args: argparse.Namespace, source: str) -> tuple[Classifier, float]:
     """Train the classifier, or take it from its checkpoint; return it in evaluation mode with its test accuracy."""
     path = args.out / "classifier.pt"
-    config = {"classifier_steps": args.classifier_steps, "seed": args.seed, "source": source}
+    config = {"classifier_steps": args.classifier_steps, "augmentation": "none"}
+    config |= {"seed": args.seed, "source": source}
     torch.manual_seed(args.seed)
     classifier = Classifier().to(args.device, memory_format=utils.memory_format(args.device))
     history = utils.restore(args, path, config, {"classifier": classifier}, {})
@@ -526,8 +520,8 @@ def main(argv: list[str] | None = None) -> None:
     results["perturbation"] |= {"epsilons": EPSILONS, "digits": draw_images(generators, classifier, args)}
     seconds = history["seconds"] + time.perf_counter() - start
     run_config = utils.run_config(args, source) | {"iterations": args.snapshots[-1]}
-    history = {"training": {key: history[key] for key in ("distance", "penalty", "provenance")}}
-    utils.save_metrics(args.out, "q2_gan", run_config, seconds=seconds, history=history, results=results)
+    provenance, history = history["provenance"], {"training": {key: history[key] for key in ("distance", "penalty")}}
+    utils.save_metrics(args.out, "q2_gan", provenance, run_config, seconds=seconds, history=history, results=results)
     publish(args.out, draw_curves, words)
 
 

@@ -5,10 +5,11 @@ collapse monitors.
 
     python q3_simsiam.py --quick                      about two minutes on two CPU cores, synthetic digits
     python q3_simsiam.py                              the original's three runs on CIFAR-10, 100 epochs each
-    python q3_simsiam.py --runs baseline --resume     one of them, going on where it stopped
+    python q3_simsiam.py --runs baseline --repeats 5  five seeds of one of them, joined with what lies in the folder
 """
 
 import argparse
+import copy
 import math
 import time
 from collections.abc import Callable
@@ -38,6 +39,7 @@ CURVES = {
     "output_std": "std x sqrt(d), test images",
     "effective_rank": "effective rank, test images",
     "median_distance": "median of 1 - cosine, test images",
+    "silent": "silent test images",
     "knn_accuracy_backbone": "kNN accuracy, backbone",
 }
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
@@ -296,9 +298,12 @@ def median_distance(z: Tensor) -> float:
 
 
 def load_images(args: argparse.Namespace) -> tuple[dict[str, Tensor], str]:
-    """Return what `utils.load_rgb` does, cut to --train-images random and the first --test-images images."""
+    """Return what `utils.load_rgb` does, cut to --train-images random and the first --test-images images.
+
+    The random images are the same for all seeds.
+    """
     tensors, source = utils.load_rgb(args)
-    generator = torch.Generator().manual_seed(args.seed)
+    generator = torch.Generator().manual_seed(0)
     for split, num in (("train", args.train_images), ("test", args.test_images)):
         available = len(tensors[f"{split}_images"])
         if num > available or num == 1:
@@ -336,47 +341,61 @@ def monitor(model: SimSiam, data: dict[str, Tensor], args: argparse.Namespace) -
         "output_std": float(output_std(test_z)),
         "effective_rank": effective_rank(test_z),
         "median_distance": median_distance(test_z[:1000]),
+        "silent": silent_share(model, test),
     }
 
 
 @torch.no_grad()
-def diagnose(model: SimSiam, data: dict[str, Tensor], args: argparse.Namespace) -> dict[str, float]:
-    """Two possible causes of a low accuracy, in float64 on the CPU, as mps does not have it; the model stays there.
+def silent_share(model: SimSiam, features: Tensor) -> float:
+    """Share of the backbone's features (N, width) that leave the projector's last hidden layer at zero in all units.
 
-    knn_accuracy_float64 exceeds the float32 accuracy where images differ by less than float32 resolves. silent is the
-    share of test images that leave the projector's last hidden layer at zero in all units: their outputs are equal.
+    In evaluation mode the projector's outputs of all these are equal.
     """
-    data, model = {key: tensor.cpu() for key, tensor in data.items()}, model.cpu().double()
-    (_, train), (features, test) = (embed(model, data[f"{split}_images"]) for split in ("train", "test"))
-    labels = data["train_labels"], data["test_labels"]
     hidden = model.eval().encoder.fc[:6](features)
-    return {
-        "knn_accuracy_float64": knn_accuracy(train, labels[0], test, labels[1], args.knn_k, args.knn_temperature),
-        "silent": utils.mean((hidden == 0).all(1)),
-    }
+    model.train()
+    return utils.mean((hidden == 0).all(1))
+
+
+def accuracy_float64(model: SimSiam, data: dict[str, Tensor], args: argparse.Namespace) -> float:
+    """The projector's kNN accuracy in float64, on the CPU, as mps does not have it.
+
+    It exceeds that of float32 where images differ by less than float32 resolves.
+    """
+    model, data = copy.deepcopy(model).cpu().double(), {key: tensor.cpu() for key, tensor in data.items()}
+    (_, train), (_, test) = (embed(model, data[f"{split}_images"]) for split in ("train", "test"))
+    return knn_accuracy(train, data["train_labels"], test, data["test_labels"], args.knn_k, args.knn_temperature)
 
 
 def make_optimizer(model: SimSiam, lr: float) -> torch.optim.SGD:
-    """SGD with the encoder's parameters in its first group and the predictor's in its second."""
-    groups = [{"params": [p for p in m.parameters() if p.requires_grad]} for m in (model.encoder, model.predictor)]
+    """SGD whose groups, the encoder's and the predictor's parameters, say whether their rate is fixed (`fix_lr`)."""
+    encoder, predictor = ([p for p in m.parameters() if p.requires_grad] for m in (model.encoder, model.predictor))
+    groups = [{"params": encoder, "fix_lr": False}, {"params": predictor, "fix_lr": True}]
     return torch.optim.SGD(groups, lr, momentum=0.9, weight_decay=5e-4)
 
 
-def checkpoint_path(args: argparse.Namespace, run: str) -> Path:
-    return args.out / f"checkpoint_{run}.pt"
+def checkpoint_path(args: argparse.Namespace, run: str, seed: int | str) -> Path:
+    return args.out / f"checkpoint_{run}_seed{seed}.pt"
 
 
-def train(run: str, data: dict[str, Tensor], args: argparse.Namespace, source: str) -> tuple[SimSiam, dict]:
-    """Train one of RUNS, or take it from its checkpoint, and return it with its history.
+def training_config(run: str, seed: int, args: argparse.Namespace, source: str) -> dict:
+    """What a checkpoint must agree with."""
+    keys = ["epochs", "batch_size", "lr", "dim", "pred_dim", "precision"]
+    keys += ["knn_k", "knn_temperature", "train_images", "test_images"]
+    return {key: getattr(args, key) for key in keys} | {"run": run, "seed": seed, "source": source}
+
+
+def train(run: str, seed: int, data: dict[str, Tensor], args: argparse.Namespace, source: str) -> dict:
+    """Train one of RUNS, or go on from its checkpoint, and return its history.
 
     Entry 0 of each curve is the untrained network's (of loss and batch_std that of the first batch), the others are the
     epochs'; `seconds` has the epochs alone.
     """
-    keys = ["epochs", "batch_size", "lr", "dim", "pred_dim", "seed"]
-    keys += ["knn_k", "knn_temperature", "train_images", "test_images"]
-    config = {key: getattr(args, key) for key in keys} | {"run": run, "source": source}
-    path = checkpoint_path(args, run)
-    torch.manual_seed(args.seed)
+    name, path, config = (
+        f"{run} seed {seed}",
+        checkpoint_path(args, run, seed),
+        training_config(run, seed, args, source),
+    )
+    torch.manual_seed(seed)
     model = SimSiam(resnet18, args.dim, args.pred_dim, **RUNS[run])
     model.to(args.device, memory_format=utils.memory_format(args.device))
     lr = args.lr * args.batch_size / 256
@@ -394,13 +413,15 @@ def train(run: str, data: dict[str, Tensor], args: argparse.Namespace, source: s
         record(monitor(model, data, args))
     for epoch in range(len(history["seconds"]) + 1, args.epochs + 1):
         start, steps = time.perf_counter(), []
-        optimizer.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / args.epochs))
+        for group in optimizer.param_groups:
+            if not group["fix_lr"]:
+                group["lr"] = lr * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / args.epochs))
         order = torch.randperm(len(data["train_images"]), device=args.device)
         batches = order[: len(order) // args.batch_size * args.batch_size].split(args.batch_size)
-        for batch in tqdm(batches, desc=f"{run} epoch {epoch}", leave=False, disable=None):
+        for batch in tqdm(batches, desc=f"{name} epoch {epoch}", leave=False, disable=None):
             images = data["train_images"][batch]
             x1, x2 = augment(images), augment(images)
-            with torch.autocast(args.device.type, torch.bfloat16, enabled=args.device.type == "cuda"):
+            with torch.autocast(args.device.type, torch.bfloat16, enabled=args.precision == "bfloat16"):
                 outputs = model(x1, x2)
             loss = model.loss(*(output.float() for output in outputs))
             optimizer.zero_grad()
@@ -408,19 +429,43 @@ def train(run: str, data: dict[str, Tensor], args: argparse.Namespace, source: s
             optimizer.step()
             steps.append(torch.stack([loss.detach(), output_std(outputs[2])]))
             if args.device.type == "cpu":  # where looking at a number does not hold up the device
-                utils.check_finite(steps[-1], f"in epoch {epoch} of {run}")
+                utils.check_finite(steps[-1], f"in epoch {epoch} of {name}")
         numbers = torch.stack(steps)
-        utils.check_finite(numbers, f"in epoch {epoch} of {run}")
+        utils.check_finite(numbers, f"in epoch {epoch} of {name}")
         if epoch == 1:
             record(dict(zip(("loss", "batch_std"), numbers[0].tolist(), strict=True)))
         record(dict(zip(("loss", "batch_std"), numbers.mean(0).tolist(), strict=True)))
         record(monitor(model, data, args))
         record({"seconds": time.perf_counter() - start})
+        if epoch == args.epochs:
+            history["knn_accuracy_float64"] = accuracy_float64(model, data, args)
         utils.save_checkpoint(path, config, modules, history)
         numbers = ", ".join(f"{key} {history[key][-1]:.4g}" for key in CURVES)
         hours = history["seconds"][-1] * (args.epochs - epoch) / 3600
-        print(f"{run} epoch {epoch}/{args.epochs}: {numbers}, {hours:.2f} h to go in this run", flush=True)
-    return model, history
+        print(f"{name} epoch {epoch}/{args.epochs}: {numbers}, {hours:.2f} h to go in this run", flush=True)
+    return history
+
+
+def finished_runs(args: argparse.Namespace, source: str) -> dict[str, dict[str, dict]]:
+    """Return the histories of all trainings in OUT that are finished and fit `args`, by run and seed.
+
+    Says which are left out, and why.
+    """
+    histories = {}
+    for run in RUNS:
+        paths = args.out.glob(checkpoint_path(args, run, "*").name)
+        seeds = {int(seed): path for path in paths if (seed := path.stem.split("_seed")[1]).isdigit()}
+        for seed, path in sorted(seeds.items()):
+            try:
+                history = utils.load_checkpoint(path, training_config(run, seed, args, source), {})["history"]
+            except utils.InputError as error:
+                print(f"left out: {error}", flush=True)
+                continue
+            if (done := len(history["seconds"])) < args.epochs:
+                print(f"left out: {path} is at epoch {done} of {args.epochs}", flush=True)
+            else:
+                histories.setdefault(run, {})[str(seed)] = history
+    return histories
 
 
 def gradient_error(images: Tensor, args: argparse.Namespace) -> float:
@@ -457,18 +502,22 @@ def draw_curves(metrics: dict, out: Path) -> None:
 
 
 def plot(axes: Axes, metrics: dict, runs: list[str], key: str) -> None:
-    """One curve of `runs` from the untrained network on: scale and colours are the same in every figure."""
+    """One curve of `runs`, a thin line for each seed, from the untrained network on: the same scale in all figures."""
     histories = metrics["history"]
     drawn = [name for name in CURVES if name.startswith(key)]  # the backbone's accuracy beside the projector's
-    highest = max(max(history[name]) for history in histories.values() for name in drawn)
+    highest = max(max(history[name]) for seeds in histories.values() for history in seeds.values() for name in drawn)
     for run in runs:
-        color, label = f"C{list(RUNS).index(run)}", words.RUNS[run]
-        curve = histories[run][key]
-        if key == "median_distance":
-            curve = [*map(words.without_rounding, curve)]
-        axes.plot(curve, color=color, marker=".", markersize=4, clip_on=False, label=label)
+        style = {"color": f"C{list(RUNS).index(run)}", "linewidth": 0.8, "marker": ".", "markersize": 4}
+        for history in histories[run].values():
+            curve = history[key]
+            if key == "median_distance":
+                curve = [*map(words.without_rounding, curve)]
+            (line,) = axes.plot(curve, clip_on=False, **style)
+        line.set_label(words.RUNS[run])
     if key == "knn_accuracy" and len(runs) == 1:
-        axes.plot(histories[run]["knn_accuracy_backbone"], color="silver", zorder=1, label="backbone's features")
+        for history in histories[run].values():
+            (line,) = axes.plot(history["knn_accuracy_backbone"], color="silver", linewidth=0.8, zorder=1)
+        line.set_label("backbone's features")
     axes.set_ylabel(CURVES[key])
     axes.xaxis.get_major_locator().set_params(integer=True)
     if key == "median_distance":
@@ -492,8 +541,8 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line; InputError for nonsense."""
     parser = utils.make_parser(__doc__, "q3_simsiam", ["cifar10", "svhn", "synthetic"], QUICK)
     add, recipe = parser.add_argument, words.RECIPE
-    what = "to train; --figures-only takes all in OUT"
-    add("--runs", nargs="+", choices=list(RUNS), default=list(RUNS)[:3], help=what)
+    add("--runs", nargs="+", choices=list(RUNS), default=list(RUNS)[:3], help="to train; what OUT holds is joined")
+    add("--repeats", type=utils.positive_int, default=1, help="number of seeds of each run, counted up from SEED")
     add("--epochs", type=utils.positive_int, default=recipe["epochs"], help="passes over the training images")
     add("--batch-size", type=utils.two_or_more, default=recipe["batch_size"], help="images per update")
     add("--lr", type=utils.positive_float, default=recipe["lr"], help="learning rate of SGD per 256 images of a batch")
@@ -503,35 +552,43 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--knn-temperature", type=utils.positive_float, default=recipe["knn_temperature"], help="of its votes")
     add("--train-images", type=utils.natural, default=0, help="size of a random subset to train on; 0 is all")
     add("--test-images", type=utils.natural, default=0, help="test images used, from the first; 0 is all")
+    precisions = "of the network in training (default: bfloat16 on cuda, else float32)"
+    add("--precision", choices=["float32", "bfloat16"], help=precisions)
     args = utils.parse_args(parser, argv, QUICK)
     args.runs = list(dict.fromkeys(args.runs))
+    args.precision = args.precision or ("bfloat16" if args.device.type == "cuda" else "float32")
     return args
+
+
+def summarise(history: dict) -> dict:
+    """Return what a training ends with: the last entries of its curves, and its accuracy in float64."""
+    ends = {key: history[key][-1] for key in CURVES} | {"epochs": len(history["seconds"])}
+    return ends | {"knn_accuracy_float64": history.pop("knn_accuracy_float64")}
 
 
 def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
     print(f"device: {utils.describe(args.device)}", flush=True)
     if args.figures_only:
-        paths = utils.finished(args, [checkpoint_path(args, run) for run in RUNS])
-        args.runs = [run for run in RUNS if checkpoint_path(args, run) in paths]
-        if not paths:
-            return redraw(args.out, draw_curves, words)
+        return redraw(args.out, draw_curves, words)
     data, source = load_images(args)
     print(f"data: {source}", flush=True)
-    if not args.figures_only:
-        utils.prepare_out(args, [checkpoint_path(args, run) for run in args.runs])
+    trainings = [(run, seed) for seed in range(args.seed, args.seed + args.repeats) for run in args.runs]
+    utils.prepare_out(args, [checkpoint_path(args, *training) for training in trainings])
     torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = True, False
-    history, results = {}, {}
-    for run in args.runs:
-        model, history[run] = train(run, data, args, source)
-        results[run] = {key: history[run][key][-1] for key in CURVES}
-        results[run] |= {"epochs": len(history[run]["seconds"])} | diagnose(model, data, args)
+    for training in trainings:
+        train(*training, data, args, source)
+
+    histories = finished_runs(args, source)
+    flat = [history for seeds in histories.values() for history in seeds.values()]
+    results = {run: {seed: summarise(history) for seed, history in seeds.items()} for run, seeds in histories.items()}
     measured = [key for key in CURVES if key not in ("loss", "batch_std")]  # of the network, not of a batch
-    results["untrained"] = {key: history[args.runs[0]][key][0] for key in measured}
+    results["untrained"] = {key: flat[0][key][0] for key in measured}
     results["gradient_error"] = gradient_error(data["train_images"][:32], args)
     results["test_images"] = len(data["test_images"])
-    seconds, config = sum(sum(curves["seconds"]) for curves in history.values()), utils.run_config(args, source)
-    utils.save_metrics(args.out, "q3_simsiam", config, seconds=seconds, history=history, results=results)
+    provenance, seconds = utils.merge(*(h.pop("provenance") for h in flat)), sum(sum(h["seconds"]) for h in flat)
+    config = utils.run_config(args, source) | {"runs": list(histories)}
+    utils.save_metrics(args.out, "q3_simsiam", provenance, config, seconds, histories, results)
     publish(args.out, draw_curves, words)
 
 

@@ -470,19 +470,17 @@ def mean(values: Tensor) -> float:
 
 
 def save_metrics(
-    out: Path, script: str, config: dict, seconds: float, history: dict[str, dict], results: dict
+    out: Path, script: str, provenance: dict, config: dict, seconds: float, history: dict[str, dict], results: dict
 ) -> dict[str, object]:
-    """Write out/metrics.json and return its content; what made it is taken from the histories of the runs.
+    """Write out/metrics.json and return its content.
 
     Raises ValueError for numbers that are not finite, which JSON does not have.
     """
     versions = {module.__name__: module.__version__ for module in (np, matplotlib, torch, torchvision)}
     versions["python"] = platform.python_version()
-    made_by = merge(*(run["provenance"] for run in history.values()))
-    curves = {name: {key: run[key] for key in run if key != "provenance"} for name, run in history.items()}
-    metrics = {"script": script} | {key: "; ".join(entries) for key, entries in made_by.items() if entries}
+    metrics = {"script": script} | {key: "; ".join(entries) for key, entries in provenance.items() if entries}
     metrics |= {"data": config["source"], "config": {key: config[key] for key in config if key != "source"}}
-    metrics |= {"versions": versions, "seconds": seconds, "history": curves, "results": results}
+    metrics |= {"versions": versions, "seconds": seconds, "history": history, "results": results}
     write(out / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
     return metrics
 

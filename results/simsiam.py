@@ -32,6 +32,11 @@ OTHER = (
 )
 
 
+def first_seed(seeds: dict) -> dict:
+    """Return what belongs to the first seed of a run."""
+    return next(iter(seeds.values()))
+
+
 def is_full(config: dict) -> bool:
     """Whether a run has the original's data and recipe."""
     return config["data"] == "cifar10" and config.items() >= (RECIPE | {"train_images": 0, "test_images": 0}).items()
@@ -44,7 +49,7 @@ def closing_table(metrics: dict) -> list[list]:
     claims = {(run, quantity): claim for run, quantity, *claim in CLAIMS if config["data"] == "cifar10"}
     for run in config["runs"]:
         for quantity, words in QUANTITIES.items():
-            value, verdict = results[run][quantity], ["-", "-", "-"]
+            value, verdict = first_seed(results[run])[quantity], ["-", "-", "-"]
             if (run, quantity) in claims:
                 original, sign, limit = claims[run, quantity]
                 met = value >= limit if sign == ">=" else value <= limit
@@ -71,7 +76,7 @@ def recipe(metrics: dict) -> str:
         f"{'the original: ' if is_full(config) else ''}{config['epochs']} epochs, batch {config['batch_size']}, SGD "
         f"{config['lr']:g} x batch / 256 with cosine decay for the encoder and fixed for the predictor, momentum 0.9, "
         f"weight decay 5e-4, projector to {config['dim']}, predictor over {config['pred_dim']}; {images}; ResNet-18 "
-        f"with its 7x7 stem and max-pool; seed {config['seed']}"
+        f"with its 7x7 stem and max-pool; seed {', '.join(first_seed(metrics['history']))}"
     )
 
 
@@ -88,7 +93,7 @@ def without_rounding(distance: float) -> float:
 def describe_baseline(metrics: dict) -> str:
     """Return how sure the baseline's accuracy is, and how far below the original's where it misses its limit."""
     results, (_, _, original, _, limit) = metrics["results"], CLAIMS[0]
-    accuracy = results["baseline"]["knn_accuracy"]
+    accuracy = first_seed(results["baseline"])["knn_accuracy"]
     text = f"The accuracy's binomial standard error is {binomial_error(accuracy, metrics):.4f}"
     text += f" ({results['test_images']:,} test images)."
     if is_full(metrics["config"]) and accuracy < limit:
@@ -104,7 +109,7 @@ def describe_baseline(metrics: dict) -> str:
 
 def describe_collapse(run: str, metrics: dict) -> str:
     """Return what an accuracy near chance comes from."""
-    numbers = metrics["results"][run]
+    numbers = first_seed(metrics["results"][run])
     single, double, silent = (numbers[key] for key in ("knn_accuracy", "knn_accuracy_float64", "silent"))
     error = binomial_error(double, metrics)
     if double - single > 3 * math.hypot(error, binomial_error(single, metrics)):
@@ -138,7 +143,7 @@ def describe(run: str, metrics: dict) -> str:
     results = metrics["results"]
     if run not in results:
         return f"{RUNS[run]}: not run."
-    history = metrics["history"][run]
+    history = first_seed(metrics["history"][run])
     accuracy, loss, distance = (history[key] for key in ("knn_accuracy", "loss", "median_distance"))
     distance = [*map(without_rounding, distance)]
     best = max(range(len(accuracy)), key=accuracy.__getitem__)
@@ -173,7 +178,7 @@ def describe(run: str, metrics: dict) -> str:
     if run == "baseline":
         text.append(describe_baseline(metrics))
     elif "baseline" in results:
-        baseline = results["baseline"]["knn_accuracy"]
+        baseline = first_seed(results["baseline"])["knn_accuracy"]
         side = "below" if accuracy[-1] < baseline else "above"
         text.append(f"The accuracy ends {abs(baseline - accuracy[-1]):.4f} {side} the baseline's {baseline:.4f}.")
     if accuracy[-1] <= LOW["knn_accuracy"]:
@@ -189,12 +194,13 @@ def answers(metrics: dict) -> str:
     rows = [["run", "minutes", *shown.values()]]
     smooth = [["run", f"rises in the {config['epochs'] - 1} epochs after the first", "largest", "sum", "net fall"]]
     rises = {
-        run: [after - before for before, after in pairwise(history["loss"][1:]) if after - before >= RISE]
-        for run, history in metrics["history"].items()
+        run: [after - before for before, after in pairwise(first_seed(seeds)["loss"][1:]) if after - before >= RISE]
+        for run, seeds in metrics["history"].items()
     }
     for run in ["untrained", *config["runs"]]:
-        history = metrics["history"].get(run)
-        numbers = results[run] | {"median_distance": f"{without_rounding(results[run]['median_distance']):.2g}"}
+        history = first_seed(metrics["history"][run]) if run in metrics["history"] else None
+        numbers = first_seed(results[run]) if history else results[run]
+        numbers = numbers | {"median_distance": f"{without_rounding(numbers['median_distance']):.2g}"}
         minutes = f"{sum(history['seconds']) / 60:.0f}" if history else "-"
         rows.append([RUNS.get(run, run), minutes, *(numbers.get(key, "-") for key in shown)])
         if history:

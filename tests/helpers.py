@@ -5,8 +5,10 @@ import json
 
 def read_metrics(out):
     """metrics.json in folder `out`, without the times and the command, which names the folder."""
-    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-    del metrics["seconds"], metrics["command"]
-    for history in metrics["history"].values():
-        history.pop("seconds", None)
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"), object_pairs_hook=without_seconds)
+    del metrics["command"]
     return metrics
+
+
+def without_seconds(pairs):
+    return {key: value for key, value in pairs if key != "seconds"}

@@ -13,6 +13,7 @@ import torch
 from torch.distributions import MultivariateNormal, Normal
 
 import q1_vae
+import utils
 from data.synthetic import synthetic_data
 from results import vae as words
 from tests import oracles
@@ -493,6 +494,17 @@ def test_resume_after_sigkill_ends_with_identical_numbers(arguments, tmp_path, f
         metrics = read_metrics(out)
         assert metrics["results"]["seeds"]["0"] == expected["results"]["seeds"]["0"], out.name
         assert metrics["history"].items() <= expected["history"].items(), out.name
+
+
+def test_more_epochs_go_on_from_the_finished_training_and_fewer_are_refused(arguments, finished, tmp_path):
+    flags = [*arguments, "--out", str(tmp_path)]
+    q1_vae.main([*flags, "--epochs", "1"])
+    q1_vae.main([*flags, "--resume"])
+    metrics, expected = read_metrics(tmp_path), read_metrics(finished)
+    assert metrics["history"].items() <= expected["history"].items() and metrics["config"]["epochs"] == 2
+    assert metrics["results"]["seeds"]["0"] == expected["results"]["seeds"]["0"]
+    with pytest.raises(utils.InputError, match=r"analytic_seed0\.pt is at epoch 2 already; give --epochs 2 or more"):
+        q1_vae.main([*flags, "--resume", "--epochs", "1"])
 
 
 def test_one_step_of_training_is_adam_on_the_negative_elbo(tmp_path):

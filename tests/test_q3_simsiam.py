@@ -150,6 +150,7 @@ def test_optimizer_is_the_reports():
     encoder, predictor = q3_simsiam.make_optimizer(model, 0.1).param_groups
     for group in (encoder, predictor):
         assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.1, 0.9, 5e-4)
+    assert (encoder["fix_lr"], predictor["fix_lr"]) == (False, True)
     assert {id(p) for p in predictor["params"]} == {id(p) for p in model.predictor.parameters()}
     assert {id(p) for p in encoder["params"]} == {id(p) for p in model.encoder.parameters() if p.requires_grad}
 
@@ -325,17 +326,20 @@ def test_monitor_calls_each_accuracy_by_its_name(monkeypatch):
     good, bad = torch.eye(10)[labels], torch.ones(40, 10)
     outputs = {"train": (bad, good), "test": (bad, good * (labels < 5)[:, None] + torch.eye(10)[9])}
     monkeypatch.setattr(q3_simsiam, "embed", lambda _, split: outputs[split])
+    monkeypatch.setattr(q3_simsiam, "silent_share", lambda _, features: 0.25 if features is outputs["test"][0] else 0)
     data = {f"{split}_images": split for split in outputs} | {f"{split}_labels": labels for split in outputs}
     monitored = q3_simsiam.monitor(None, data, argparse.Namespace(knn_k=4, knn_temperature=0.1))
     assert monitored["knn_accuracy"] == 0.6 and monitored["knn_accuracy_backbone"] == pytest.approx(0.1)
     for name in ("output_std", "effective_rank", "median_distance"):
         assert monitored[name] == getattr(q3_simsiam, name)(outputs["test"][1])
+    assert monitored["silent"] == 0.25
 
 
 def test_monitor_takes_the_median_over_the_first_1000_test_images(monkeypatch):
     outputs, labels = {"train": torch.randn(10, 4), "test": torch.randn(1010, 4)}, torch.arange(1010) % 10
     monkeypatch.setattr(q3_simsiam, "embed", lambda _, split: (outputs[split], outputs[split]))
     monkeypatch.setattr(q3_simsiam, "median_distance", lambda z: z)
+    monkeypatch.setattr(q3_simsiam, "silent_share", lambda *_: 0)
     data = {"train_images": "train", "test_images": "test", "train_labels": labels[:10], "test_labels": labels}
     monitored = q3_simsiam.monitor(None, data, argparse.Namespace(knn_k=4, knn_temperature=0.1))
     assert torch.equal(monitored["median_distance"], outputs["test"][:1000])
@@ -354,13 +358,15 @@ class Near(torch.nn.Module):
         return torch.cat([value, value - self.scale], 1), torch.cat([torch.ones_like(value), value], 1)
 
 
-def test_diagnosis_in_float64_tells_apart_what_float32_does_not():
+def test_accuracy_in_float64_tells_apart_what_float32_does_not():
     labels = torch.arange(40) % 10
     pictures = (25 * labels).byte().view(-1, 1, 1, 1).expand(-1, 3, 4, 4)
     data = {f"{split}_{key}": x for split in ("train", "test") for key, x in (("images", pictures), ("labels", labels))}
     args = argparse.Namespace(knn_k=4, knn_temperature=0.1)
-    assert q3_simsiam.monitor(Near(), data, args)["knn_accuracy"] < 0.5
-    assert q3_simsiam.diagnose(Near(), data, args) == {"knn_accuracy_float64": 1, "silent": 0.5}
+    model = Near()
+    monitored = q3_simsiam.monitor(model, data, args)
+    assert monitored["knn_accuracy"] < 0.5 and monitored["silent"] == 0.5 and model.training
+    assert q3_simsiam.accuracy_float64(model, data, args) == 1 and model.scale.dtype == torch.float32
 
 
 def test_output_std_is_one_when_spread_and_zero_when_collapsed():
@@ -434,26 +440,26 @@ def test_run_writes_metrics_figures_and_report(finished):
     metrics = read_metrics(finished)
     assert metrics["data"] == "tiny digits"
     for run in ("baseline", "no_predictor"):
-        numbers = metrics["results"][run]
-        assert set(numbers) == {*q3_simsiam.CURVES, "epochs", "knn_accuracy_float64", "silent"}
-        assert 0 <= numbers.pop("silent") <= 1
+        numbers = metrics["results"][run]["0"]
+        assert set(numbers) == {*q3_simsiam.CURVES, "epochs", "knn_accuracy_float64"}
         difference = numbers.pop("knn_accuracy_float64") - numbers["knn_accuracy"]
         assert abs(difference) < 0.11  # at most one image of ten
-        history = metrics["history"][run]
+        history = metrics["history"][run]["0"]
         assert numbers.pop("epochs") == len(history["loss"]) - 1 == 2
         assert numbers == {key: history[key][-1] for key in numbers}
-        assert -1 <= numbers["loss"] <= 1 and 0 < numbers["output_std"] < 1.1
-        assert metrics["results"]["untrained"]["knn_accuracy"] == history["knn_accuracy"][0]
+    first = metrics["history"]["baseline"]["0"]
+    assert metrics["results"]["untrained"]["knn_accuracy"] == first["knn_accuracy"][0]
     assert metrics["results"]["gradient_error"] < 1e-10
     names = {"baseline.png", "no_predictor.png", "comparison.png"}
     assert {path.name for path in finished.glob("*.png")} == names
     assert make_table(words.closing_table(metrics)) in (finished / "report.md").read_text()
 
 
-def test_figures_only_reproduces_the_numbers(arguments, finished):
-    before = read_metrics(finished)
-    q3_simsiam.main([*arguments, "--out", str(finished), "--figures-only"])
-    assert read_metrics(finished) == before
+def test_figures_only_draws_from_the_metrics_alone(arguments, finished, tmp_path):
+    (tmp_path / "metrics.json").write_bytes((finished / "metrics.json").read_bytes())
+    q3_simsiam.main([*arguments, "--data-dir", str(tmp_path), "--out", str(tmp_path), "--figures-only"])
+    for path in [*finished.glob("*.png"), finished / "report.md"]:
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes()
 
 
 def test_encoder_rate_decays_by_a_cosine_and_the_predictors_stays(arguments, tmp_path, monkeypatch):
@@ -480,7 +486,7 @@ def test_history_has_the_means_of_each_epoch(arguments, tmp_path, monkeypatch):
     monkeypatch.setattr(q3_simsiam, "output_std", lambda z: z.new_tensor(float(len(losses) if z is z1[-1] else 0)))
     args = q3_simsiam.get_args([*arguments, "--out", str(tmp_path)])
     data, source = q3_simsiam.load_images(args)
-    _, history = q3_simsiam.train("baseline", data, args, source)
+    history = q3_simsiam.train("baseline", args.seed, data, args, source)
     first, second = torch.stack(losses).view(2, 3).mean(1).tolist()
     assert history["loss"] == pytest.approx([losses[0].item(), first, second])
     assert history["batch_std"] == [1, 2, 5]
@@ -501,7 +507,7 @@ def test_each_epoch_says_how_long_the_rest_of_the_run_takes(arguments, tmp_path,
     assert re.findall("([^ ]*) h to go in this run", capsys.readouterr().out) == ["0.50", "0.00"]
 
 
-RECIPE = {"epochs": 3, "batch_size": 9, "lr": 1, "dim": 17, "pred_dim": 9, "seed": 1, "knn_k": 6}
+RECIPE = {"epochs": 3, "batch_size": 9, "lr": 1, "dim": 17, "pred_dim": 9, "precision": "bfloat16", "knn_k": 6}
 RECIPE |= {"knn_temperature": 0.2, "train_images": 23, "test_images": 9}
 
 
@@ -515,7 +521,7 @@ def test_resume_with_another_recipe_is_refused(arguments, finished, key, value):
 def figures(tmp_path, monkeypatch):
     """The figures of `collapsed`, its run without predictor with equal outputs, by name."""
     drawn, metrics = {}, collapsed()
-    metrics["history"]["no_predictor"]["median_distance"] = [0.1, 1e-7, 0.0, -1e-16, 5e-15]
+    metrics["history"]["no_predictor"]["0"]["median_distance"] = [0.1, 1e-7, 0.0, -1e-16, 5e-15]
     monkeypatch.setattr(utils, "save_figure", lambda figure, path: drawn.update({path.stem: figure}))
     q3_simsiam.draw_curves(metrics, tmp_path)
     return drawn
@@ -559,7 +565,7 @@ def test_untrained_network_is_measured_and_the_seed_counts(arguments, tmp_path):
         data, source = q3_simsiam.load_images(args)
         torch.manual_seed(seed)
         untrained = q3_simsiam.monitor(q3_simsiam.SimSiam(TinyEncoder, 16, 8), data, args)
-        _, history = q3_simsiam.train("baseline", data, args, source)
+        history = q3_simsiam.train("baseline", args.seed, data, args, source)
         assert untrained == {key: history[key][0] for key in untrained}
         losses.append(history["loss"])
     assert losses[0] != losses[1]
@@ -573,10 +579,8 @@ def test_outputs_spread_less_without_stop_gradient(images, tmp_path, monkeypatch
     args = q3_simsiam.get_args([*flags.split(), "--out", str(tmp_path)])
     std = {}
     for run in ("baseline", "no_stop_gradient"):
-        model, history = q3_simsiam.train(run, tensors, args, "digits")
-        std[run] = history["batch_std"][-1]
+        std[run] = q3_simsiam.train(run, 0, tensors, args, "digits")["batch_std"][-1]
     assert std["baseline"] > 0.9 and std["no_stop_gradient"] < 0.8
-    assert model.encoder.conv1.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_subset_keeps_images_and_labels_together(arguments, tmp_path):
@@ -589,7 +593,8 @@ def test_subset_keeps_images_and_labels_together(arguments, tmp_path):
         assert full["train_labels"][index] == label
     assert torch.equal(part["test_labels"], full["test_labels"][:4])
     other, _ = q3_simsiam.load_images(q3_simsiam.get_args([*arguments, *flags, "--seed", "1"]))
-    assert not torch.equal(part["train_images"], other["train_images"])
+    assert torch.equal(part["train_images"], other["train_images"])
+    assert not torch.equal(part["train_images"], full["train_images"][:9])
 
 
 @pytest.mark.parametrize(("flag", "num"), [("--train-images", "25"), ("--train-images", "1"), ("--test-images", "11")])
@@ -614,8 +619,9 @@ def made_up(data="cifar10", epochs=100, **changes):
     config = {"data": data, "epochs": epochs, "batch_size": 1024, "lr": 0.03, "dim": 2048, "pred_dim": 512}
     config |= {"train_images": 0, "test_images": 0, "knn_k": 200, "knn_temperature": 0.1}
     config["runs"] = list(q3_simsiam.RUNS)
-    results = {run: {"knn_accuracy": 0.15, "loss": -0.98, "output_std": 0.01} | changes for run in q3_simsiam.RUNS}
-    results["baseline"]["knn_accuracy"] = changes.get("knn_accuracy", 0.595)
+    numbers = {"knn_accuracy": 0.15, "loss": -0.98, "output_std": 0.01}
+    results = {run: {"0": numbers | changes} for run in q3_simsiam.RUNS}
+    results["baseline"]["0"]["knn_accuracy"] = changes.get("knn_accuracy", 0.595)
     return {"config": config, "results": results | {"untrained": {"knn_accuracy": 0.2}, "gradient_error": 0.0}}
 
 
@@ -647,9 +653,10 @@ def collapsed(**changes):
     curves |= {key: [1.0, 0.5, 1e-3, 1e-2, 5e-4] for key in q3_simsiam.CURVES if key not in curves}
     healthy = {"loss": [-0.1, -0.2, -0.3, -0.2, -0.1], "knn_accuracy": [0.2, 0.3, 0.4, 0.5, 0.6]}
     history = {"baseline": curves | healthy | {"seconds": [60] * 4}, "no_predictor": curves | {"seconds": [30] * 4}}
-    results = {run: {key: curve[-1] for key, curve in numbers.items()} for run, numbers in history.items()}
-    results["baseline"]["knn_accuracy_float64"] = 0.6
-    results["no_predictor"] |= {"knn_accuracy_float64": 0.25, "silent": 0.997} | changes
+    results = {run: {"0": {key: curve[-1] for key, curve in numbers.items()}} for run, numbers in history.items()}
+    results["baseline"]["0"]["knn_accuracy_float64"] = 0.6
+    results["no_predictor"]["0"] |= {"knn_accuracy_float64": 0.25, "silent": 0.997} | changes
+    history = {run: {"0": numbers} for run, numbers in history.items()}
     results["untrained"] = {key: curve[0] for key, curve in curves.items()}
     results |= {"gradient_error": 0.0, "test_images": 10_000}
     config = made_up()["config"] | {"epochs": 4, "runs": list(history)}
@@ -696,7 +703,7 @@ def test_answers_say_in_what_the_loss_is_less_smooth_without_predictor(without, 
 
 def test_description_of_a_collapse_in_the_last_epoch_without_silent_images():
     metrics = collapsed(silent=0.0)
-    metrics["history"]["no_predictor"] |= {"knn_accuracy": [0.2, 0.3, 0.3, 0.3, 0.1]}
+    metrics["history"]["no_predictor"]["0"] |= {"knn_accuracy": [0.2, 0.3, 0.3, 0.3, 0.1]}
     text = words.describe("no_predictor", metrics)
     assert "at most 0.15 in epoch 4 (median of 1 - cosine 0.0005). In 1" in text and "hidden layer" not in text
 
@@ -704,7 +711,7 @@ def test_description_of_a_collapse_in_the_last_epoch_without_silent_images():
 def test_description_says_on_which_side_of_the_baseline_a_run_ends():
     metrics = collapsed()
     assert "The accuracy ends 0.5000 below the baseline's 0.6000." in words.describe("no_predictor", metrics)
-    metrics["history"]["no_predictor"]["knn_accuracy"][-1] = 0.7
+    metrics["history"]["no_predictor"]["0"]["knn_accuracy"][-1] = 0.7
     assert "The accuracy ends 0.1000 above the baseline's 0.6000." in words.describe("no_predictor", metrics)
 
 
@@ -726,7 +733,8 @@ def test_answers_compare_the_rises_under_the_originals_recipe_alone():
 def test_description_says_how_far_below_the_originals_accuracy_the_baseline_ends(accuracy, missed):
     metrics = collapsed()
     metrics["config"]["epochs"] = 100
-    metrics["history"]["baseline"]["knn_accuracy"][-1] = metrics["results"]["baseline"]["knn_accuracy"] = accuracy
+    metrics["history"]["baseline"]["0"]["knn_accuracy"][-1] = accuracy
+    metrics["results"]["baseline"]["0"]["knn_accuracy"] = accuracy
     text = words.describe("baseline", metrics)
     short = (
         "0.0001 below the limit 0.595 and 0.0051 below the original's 0.60: 0.7 standard errors of their difference."
@@ -760,7 +768,7 @@ def test_answers_say_how_far_the_two_gradients_agree(error, finding):
     assert finding in text and ("bit-identical" in text) == (error == 0)
 
 
-def test_figures_only_without_training_is_refused(arguments, tmp_path):
+def test_figures_only_without_metrics_is_refused(arguments, tmp_path):
     with pytest.raises(OSError, match=r"holds neither a finished training nor an intact metrics\.json"):
         q3_simsiam.main([*arguments, "--out", str(tmp_path), "--figures-only"])
 
@@ -791,18 +799,49 @@ def test_loss_that_is_not_finite_stops_at_once_and_keeps_the_last_checkpoint(arg
         return loss(*outputs) * (math.nan if len(calls) == 5 else 1)  # the second of the second epoch's three
 
     monkeypatch.setattr(q3_simsiam.SimSiam, "loss", diverging)
-    message = "the loss is not finite in epoch 2 of baseline; what was saved before is kept"
+    message = "the loss is not finite in epoch 2 of baseline seed 0; what was saved before is kept"
     with pytest.raises(utils.InputError, match=message):
         q3_simsiam.main([*arguments, "--out", str(tmp_path)])
-    history = torch.load(tmp_path / "checkpoint_baseline.pt", weights_only=True)["history"]
+    history = torch.load(tmp_path / "checkpoint_baseline_seed0.pt", weights_only=True)["history"]
     assert len(calls) == 5 and len(history["seconds"]) == 1 and len(history["loss"]) == 2
 
 
-def test_runs_trained_as_separate_jobs_are_joined(arguments, finished, tmp_path):
-    for run in ("no_predictor", "baseline"):
-        q3_simsiam.main([*arguments, "--runs", run, "--out", str(tmp_path)])
-    q3_simsiam.main([*arguments, "--out", str(tmp_path), "--figures-only"])
-    assert read_metrics(tmp_path) == read_metrics(finished)
+def test_all_finished_and_fitting_checkpoints_are_joined_named_or_not(arguments, finished, tmp_path, capsys):
+    out = ["--out", str(tmp_path)]
+    q3_simsiam.main([*arguments, *out, "--runs", "no_predictor"])
+    q3_simsiam.main([*arguments, *out, "--runs", "no_stop_gradient", "--lr", "0.5"])  # does not fit
+    unfinished = torch.load(tmp_path / "checkpoint_no_predictor_seed0.pt", weights_only=True)
+    unfinished["config"]["seed"] = 7
+    unfinished["history"]["seconds"].pop()
+    torch.save(unfinished, tmp_path / "checkpoint_no_predictor_seed7.pt")
+    capsys.readouterr()
+    q3_simsiam.main([*arguments, *out, "--runs", "baseline", "--repeats", "3"])
+    text, metrics, first = capsys.readouterr().out, read_metrics(tmp_path), read_metrics(finished)
+    assert {run: list(seeds) for run, seeds in metrics["history"].items()} == {
+        "baseline": ["0", "1", "2"],
+        "no_predictor": ["0"],
+    }
+    for kind in ("history", "results"):
+        for run in ("baseline", "no_predictor"):
+            assert metrics[kind][run]["0"] == first[kind][run]["0"]
+    assert metrics["history"]["baseline"]["1"]["loss"] != metrics["history"]["baseline"]["0"]["loss"]
+    assert "seed7.pt is at epoch 1 of 2" in text
+    assert re.search(r"left out: .*checkpoint_no_stop_gradient_seed0\.pt was made with lr = 0\.5, not 0\.03", text)
+
+
+def test_a_line_for_each_seed_is_drawn(tmp_path, monkeypatch):
+    drawn, metrics = {}, collapsed()
+    metrics["history"]["baseline"]["3"] = {
+        key: [value / 2 for value in curve] for key, curve in metrics["history"]["baseline"]["0"].items()
+    }
+    monkeypatch.setattr(utils, "save_figure", lambda figure, path: drawn.update({path.stem: figure}))
+    q3_simsiam.draw_curves(metrics, tmp_path)
+    accuracy, loss = drawn["baseline"].axes
+    assert [list(line.get_ydata()) for line in loss.lines[:2]] == [
+        [-0.1, -0.2, -0.3, -0.2, -0.1],
+        [-0.05, -0.1, -0.15, -0.1, -0.05],
+    ]
+    assert [line.get_ydata()[-1] for line in accuracy.lines[:2]] == [0.6, 0.3]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

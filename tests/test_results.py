@@ -47,7 +47,7 @@ def test_readme_quotes_the_committed_metrics():
     (third,) = (row for row in readme_rows() if row[0].startswith("3: SimSiam"))
     (table,) = (row for row in readme_rows() if row[0] == "`python q3_simsiam.py`")
     results = metrics["q3_simsiam"]["results"]
-    accuracy = {run: f"{results[run]['knn_accuracy']:.2f}" for run in metrics["q3_simsiam"]["history"]}
+    accuracy = {run: f"{results[run]['0']['knn_accuracy']:.2f}" for run in metrics["q3_simsiam"]["history"]}
     assert third[2].startswith(accuracy["baseline"]) and f"kNN accuracy {accuracy['baseline']}," in table[-1]
     for run, how in {"no_stop_gradient": "without stop-gradient", "no_predictor": "without predictor"}.items():
         assert all(f"{accuracy[run]} {how}" in cell for cell in (third[2], table[-1]))
