@@ -3,32 +3,40 @@
 Trains one VAE with the analytic and one with the Monte Carlo estimate of the KL term, reports their ELBO on the
 validation set and their log-likelihood on the test set by importance sampling, and draws the figures.
 
-    python q1_vae.py --quick                 about 40 s on two CPU cores, synthetic digits
-    python q1_vae.py                         the original's recipe on binarized MNIST
-    python q1_vae.py --repeats 3 --resume    the same for seeds 0, 1, 2, going on where it stopped
+    python q1_vae.py --quick          about 40 s on two CPU cores, synthetic digits
+    python q1_vae.py                  the original's recipe on binarized MNIST; again, it goes on where it stopped
+    python q1_vae.py --repeats 10     the same for ten seeds, joined with what lies in the folder
 """
 
 import argparse
 import math
 import time
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 from tqdm import tqdm, trange
 
 import utils
+from results import pages
 from results import vae as words
-from results.pages import publish, redraw
-from results.vae import ESTIMATORS
 
-CURVE_SAMPLES = (1, 5, 10, 50, 200, 1000)  # each divides the next, so that the curve rises by Jensen's inequality
+RECIPE = {  # the assignment's
+    "epochs": 20,  # passes over the training images
+    "batch_size": 64,  # images per update
+    "lr": 3e-4,  # learning rate of Adam
+    "latent_size": 100,  # number L of latent variables
+    "kl_samples": 10,  # samples per image of the Monte Carlo KL
+    "importance_samples": 200,  # samples K per image for log p(x)
+    "test_images": 10_000,  # of the test set, evenly spaced
+    "repeats": 1,  # seeds
+    "curve_samples": [1, 5, 10, 50, 200, 1000],  # K of the curve; each divides the next, so that it rises by Jensen
+}
 QUICK = {"epochs": 3, "test_images": 500}
+ESTIMATORS = {"analytic": "analytic KL", "mc": "Monte Carlo KL"}
 
 
 # --- The five functions of the assignment -----------------------------------------------------------------------------
@@ -103,10 +111,18 @@ class VAE(nn.Module):
         super().__init__()
         self.latent_size = latent_size
         self.encoder = nn.Sequential(
-            nn.Linear(784, 300), nn.ELU(), nn.Linear(300, 300), nn.ELU(), nn.Linear(300, 2 * latent_size)
+            nn.Linear(784, 300),
+            nn.ELU(),
+            nn.Linear(300, 300),
+            nn.ELU(),
+            nn.Linear(300, 2 * latent_size),  # means and log variances
         )
         self.decoder = nn.Sequential(
-            nn.Linear(latent_size, 300), nn.ELU(), nn.Linear(300, 300), nn.ELU(), nn.Linear(300, 784)
+            nn.Linear(latent_size, 300),
+            nn.ELU(),
+            nn.Linear(300, 300),
+            nn.ELU(),
+            nn.Linear(300, 784),  # logits
         )
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -153,40 +169,38 @@ def mean_elbo(vae: VAE, images: Tensor, estimator: str, kl_samples: int) -> floa
     return utils.mean(torch.cat([elbo(vae, x.float(), estimator, kl_samples) for x in images.split(1000)]))
 
 
-def checkpoint_path(args: argparse.Namespace, estimator: str, seed: int | str) -> Path:
-    return args.out / f"checkpoint_{estimator}_seed{seed}.pt"
+def training_config(estimator: str, seed: int, args: argparse.Namespace, source: str) -> dict:
+    """What a checkpoint must agree with; not the epochs, as more may be asked for later."""
+    keys = ("batch_size", "lr", "latent_size", "kl_samples")
+    return {key: getattr(args, key) for key in keys} | {"seed": seed, "source": source}
 
 
-def train(
-    estimator: str, seed: int, data: dict[str, Tensor], args: argparse.Namespace, source: str
-) -> tuple[VAE, dict]:
-    """Train one VAE, or take it from its checkpoint, and return it with its history (one entry per epoch).
+def train(estimator: str, seed: int, data: dict[str, Tensor], args: argparse.Namespace, source: str) -> VAE:
+    """Train one VAE, or go on from its checkpoint, which gets its history: one entry per epoch.
 
     data: what `load_images` returns. Raises InputError for a checkpoint that does not fit and for a loss that is not
     finite.
     """
-    path = checkpoint_path(args, estimator, seed)
-    config = {key: getattr(args, key) for key in ("batch_size", "lr", "latent_size", "kl_samples")}
-    config |= {"seed": seed, "source": source}  # not the epochs: more may be asked for later
-    images = data["train"]
     torch.manual_seed(seed)
     vae = VAE(args.latent_size).to(args.device)
     optimizer = torch.optim.Adam(vae.parameters(), lr=args.lr, fused=True)
-    modules = {"vae": vae, "optimizer": optimizer}
-    history = utils.restore(args, path, config, modules, {"train_elbo": [], "elbo": [], "seconds": []})
-    done = len(history["elbo"])
-    if done > args.epochs:
-        raise utils.InputError(f"{path} is at epoch {done} already; give --epochs {done} or more")
+    modules, config = {"vae": vae, "optimizer": optimizer}, training_config(estimator, seed, args, source)
+    path, history = utils.training_path(args, estimator, seed), {"train_elbo": [], "elbo": [], "seconds": []}
+    if path.exists():
+        history = utils.load_checkpoint(path, config, modules)
+    done = len(history["seconds"])
+    utils.announce(path, done, args.epochs, "epoch")
     if done < args.epochs:
         history["provenance"] = utils.provenance(args, history.get("provenance", {}))
 
+    images = data["train"]
     for epoch in range(done + 1, args.epochs + 1):
         start, total = time.perf_counter(), 0.0
         batches = torch.randperm(len(images), device=args.device).split(args.batch_size)
         for batch in tqdm(batches, desc=f"{estimator} epoch {epoch}", leave=False, disable=None):
             loss = -elbo(vae, images[batch].float(), estimator, args.kl_samples).mean()
             if args.device.type == "cpu":  # where looking at a number does not hold up the device
-                utils.check_finite(loss, f"in epoch {epoch}")
+                utils.check_finite(loss, f"the loss in epoch {epoch}")
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -194,12 +208,12 @@ def train(
         history["train_elbo"].append(-float(total) / len(images))
         history["elbo"].append(mean_elbo(vae, data["valid"], estimator, args.kl_samples))
         history["seconds"].append(time.perf_counter() - start)
-        utils.check_finite(history["train_elbo"][-1] + history["elbo"][-1], f"after epoch {epoch}")
+        utils.check_finite(history["train_elbo"][-1] + history["elbo"][-1], f"the ELBO after epoch {epoch}")
         utils.save_checkpoint(path, config, modules, history)
         train_elbo, valid_elbo, seconds = (history[key][-1] for key in ("train_elbo", "elbo", "seconds"))
         text = f"ELBO train {train_elbo:.2f}, valid {valid_elbo:.2f}, {seconds:.1f} s"
         print(f"{ESTIMATORS[estimator]}, seed {seed}, epoch {epoch}/{args.epochs}: {text}", flush=True)
-    return vae, history
+    return vae
 
 
 # --- Evaluation -------------------------------------------------------------------------------------------------------
@@ -216,12 +230,14 @@ def importance_log_weights(vae: VAE, images: Tensor, num_samples: int, chunk_siz
     group = max(1, chunk_size // num_samples)
     for start in trange(0, len(images), group, desc="importance sampling", leave=False, disable=None):
         x = images[start : start + group].float()
-        mu, logvar = (parameter[:, None] for parameter in vae.encode(x))  # (b, 1, L)
-        eps = torch.stack([torch.randn(num_samples, mu.shape[2], device=x.device) for _ in x])  # (b, K, L)
-        z = mu + (0.5 * logvar).exp() * eps
+        mu, logvar = vae.encode(x)  # (b, L)
+        eps = torch.stack([torch.randn(num_samples, mu.shape[1], device=x.device) for _ in x])  # (b, K, L)
+        z = mu[:, None] + (0.5 * logvar[:, None]).exp() * eps
         log_p_x = torch.cat([vae.log_likelihood(x, part) for part in z.split(chunk_size, dim=1)], dim=1)
-        # the constants of log p(z) and log q(z|x) cancel
-        log_weights[start : start + group] = log_p_x - 0.5 * (z**2 - eps**2 - logvar).sum(2)
+        mu, logvar, z = mu.repeat_interleave(num_samples, 0), logvar.repeat_interleave(num_samples, 0), z.flatten(0, 1)
+        log_p_z = log_likelihood_normal(torch.zeros_like(z), torch.zeros_like(z), z)
+        log_q_z = log_likelihood_normal(mu, logvar, z)
+        log_weights[start : start + group] = log_p_x + (log_p_z - log_q_z).view_as(log_p_x)
     return log_weights
 
 
@@ -238,31 +254,19 @@ def log_likelihood_importance_sampling(
 def evaluate(vae: VAE, estimator: str, seed: int, data: dict[str, Tensor], args: argparse.Namespace) -> dict:
     """Return the ELBO of test and as many training images, test log-likelihood and its curve.
 
-    The curve: on every tenth test image, the ELBO and the estimate of log p(x) for each K of CURVE_SAMPLES.
+    The curve: on every tenth test image, the ELBO and the estimate of log p(x) for each K of `curve_samples`.
     """
     test = data["test"]
     torch.manual_seed(seed)
-    log_weights = importance_log_weights(vae, test[::10], CURVE_SAMPLES[-1])
+    log_weights = importance_log_weights(vae, test[::10], args.curve_samples[-1])
     curve = {
-        "estimates": [utils.mean(log_mean_exp(log_weights.view(-1, k))) for k in CURVE_SAMPLES],
+        "estimates": [utils.mean(log_mean_exp(log_weights.view(-1, k))) for k in args.curve_samples],
         "elbo": mean_elbo(vae, test[::10].repeat(50, 1), estimator, args.kl_samples),  # 50 z per image, for precision
     }
     log_likelihood = utils.mean(log_likelihood_importance_sampling(vae, test, args.importance_samples))
     test_elbo = mean_elbo(vae, test, estimator, args.kl_samples)
     train_elbo = mean_elbo(vae, data["train"][: len(test)], estimator, args.kl_samples)
     return {"train_elbo": train_elbo, "test_elbo": test_elbo, "log_likelihood": log_likelihood, "curve": curve}
-
-
-def summarise(histories: dict, evaluations: dict, seeds: list[int]) -> dict:
-    """Return `results` of metrics.json: the numbers of the first seed, of every seed, and the curves of all models."""
-    by_seed, curves = {}, {"samples": CURVE_SAMPLES}
-    for (name, seed), numbers in evaluations.items():
-        numbers = {"elbo": histories[name, seed]["elbo"][-1]} | numbers
-        for key in ("elbo", "train_elbo", "test_elbo", "log_likelihood"):
-            by_seed.setdefault(str(seed), {})[f"{key}_{name}"] = numbers[key]
-        for key, values in numbers["curve"].items():
-            curves.setdefault(key, {}).setdefault(name, []).append(values)
-    return by_seed[str(seeds[0])] | {"seeds": by_seed, "curves": curves}
 
 
 def evenly_spaced(images: Tensor, num: int) -> Tensor:
@@ -300,44 +304,56 @@ def load_images(args: argparse.Namespace) -> tuple[dict, str]:
 
 def draw_curves(metrics: dict, out: Path) -> None:
     """Write the figures that need metrics.json alone: validation ELBO against epochs, log p(x) against samples."""
-    results, config, compared = metrics["results"], metrics["config"], words.is_original(metrics)
-    titles = {"all": "training, a line for each seed", "late": "second half of training"}
-    with utils.panels(out / "elbo.png", titles, xlabel="epoch", ylabel="validation ELBO (nats)") as panels:
-        for part, axes in panels.items():
-            for color, (name, label) in zip(("C0", "C1"), ESTIMATORS.items(), strict=True):
-                values = np.array([metrics["history"][f"{name}_seed{seed}"]["elbo"] for seed in results["seeds"]]).T
-                first = len(values) // 2 if part == "late" else 0
-                epochs = range(first + 1, len(values) + 1)
-                marker = "." if len(epochs) < 30 else None
-                lines = axes.plot(epochs, values[first:], color=color, linewidth=0.8, marker=marker)
-                lines[0].set_label(label)
-                if part == "late" and compared:
-                    axes.axhline(words.ORIGINAL[f"elbo_{name}"], color=color, linestyle=":", label=f"original, {label}")
-            if part == "late" and compared:
-                axes.axhline(words.LIMIT, color="grey", linestyle="--", label=f"criterion, {words.LIMIT}")
-            axes.xaxis.get_major_locator().set_params(integer=True)
-
-    curves, title = results["curves"], f"Log-likelihood of {math.ceil(results['test_images'] / 10):,} test images"
-    labels = {"xlabel": "importance samples K", "ylabel": "estimate of log p(x) (nats)"}
-    with utils.panels(out / "log_likelihood.png", {"curve": title}, **labels) as panels:
-        axes = panels["curve"]
-        for color, (name, label) in zip(("C0", "C1"), ESTIMATORS.items(), strict=True):
-            lines = axes.semilogx(curves["samples"], np.array(curves["estimates"][name]).T, f"{color}.-", linewidth=0.8)
-            lines[0].set_label(label)
-            axes.axhline(np.mean(curves["elbo"][name]), color=color, linestyle="--", label=f"ELBO, {label}")
-        axes.axvline(config["importance_samples"], color="grey", linewidth=0.8, label="K of log p(x)")
-        if compared:
-            reported = words.ORIGINAL["log_likelihood"]
-            axes.axhline(reported, color="black", linestyle=":", label=f"original, {reported}, of all 10,000")
-        axes.set_xticks(curves["samples"], curves["samples"])
-        axes.minorticks_off()
+    draw_elbo(metrics, out / "elbo.png")
+    draw_log_likelihood(metrics, out / "log_likelihood.png")
 
 
-def draw_images(panels: dict[str, Tensor], columns: int, path: Path) -> None:
-    """Grids of images (N, 784) with values in [0, 1], side by side under their titles."""
-    figure = Figure(figsize=(5 * len(panels), 5.3), layout="constrained")
-    for axes, (title, images) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
-        grid = make_grid(images.view(-1, 1, 28, 28).cpu(), nrow=columns, padding=1, pad_value=0.5)
+def plot_band(axes, x: list, curves: list[list[float]], color: str, label: str) -> None:
+    """The mean of curves, one for each seed, in a band of one standard deviation on either side."""
+    mean, std = np.mean(curves, 0), np.std(curves, 0, ddof=1) if len(curves) > 1 else 0
+    axes.plot(x, mean, color=color, marker="." if len(x) < 30 else None, label=label)
+    axes.fill_between(x, mean - std, mean + std, color=color, alpha=0.2, linewidth=0)
+
+
+def draw_elbo(metrics: dict, path: Path) -> None:
+    results, history = metrics["results"], metrics["history"]
+    seeds, original = list(results["seeds"]), not words.objection(metrics)
+    figure, ((whole, late),) = utils.subplots(1, 2)
+    for color, (name, label) in zip(("C0", "C1"), ESTIMATORS.items(), strict=True):
+        curves = [history[f"{name}_seed{seed}"]["elbo"] for seed in seeds]
+        epochs = list(range(1, len(curves[0]) + 1))
+        half = len(epochs) // 2
+        plot_band(whole, epochs, curves, color, label)
+        plot_band(late, epochs[half:], [curve[half:] for curve in curves], color, label)
+        if original:
+            late.axhline(words.ORIGINAL[f"elbo_{name}"], color=color, linestyle=":", label=f"original, {label}")
+    over = f"mean of {len(seeds)} seeds, band: 1 SD" if len(seeds) > 1 else "one seed"
+    whole.set(title=f"Validation ELBO, {over}", xlabel="epoch", ylabel="nats per image")
+    late.set(title="The second half", xlabel="epoch")
+    for axes in (whole, late):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    utils.save_figure(figure, path)
+
+
+def draw_log_likelihood(metrics: dict, path: Path) -> None:
+    curves, num = metrics["results"]["curves"], math.ceil(metrics["results"]["test_images"] / 10)
+    figure, ((axes,),) = utils.subplots(1, 1)
+    for color, (name, label) in zip(("C0", "C1"), ESTIMATORS.items(), strict=True):
+        plot_band(axes, curves["samples"], curves["estimates"][name], color, label)
+        axes.axhline(np.mean(curves["elbo"][name]), color=color, linestyle="--", label=f"ELBO, {label}")
+    axes.axvline(metrics["config"]["importance_samples"], color="grey", linewidth=0.8, label="K of the result")
+    axes.set(title=f"Log-likelihood of {num:,} test images, mean and SD over seeds")
+    axes.set(xlabel="importance samples K (logarithmic)", ylabel="estimate of log p(x) (nats)", xscale="log")
+    axes.set_xticks(curves["samples"], curves["samples"])
+    axes.minorticks_off()
+    utils.save_figure(figure, path)
+
+
+def draw_grids(grids: dict[str, Tensor], path: Path) -> None:
+    """Grids of images (N, 784) with values in [0, 1], ten in a row, side by side under their titles."""
+    figure, (row,) = utils.subplots(1, len(grids), width=5, height=5.3)
+    for axes, (title, images) in zip(row, grids.items(), strict=True):
+        grid = make_grid(images.view(-1, 1, 28, 28).cpu(), nrow=10, padding=1, pad_value=0.5)
         axes.imshow(grid[0].numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.set_title(title)
         axes.axis("off")
@@ -345,17 +361,19 @@ def draw_images(panels: dict[str, Tensor], columns: int, path: Path) -> None:
 
 
 @torch.no_grad()
-def draw_samples(vaes: dict[str, VAE], test: Tensor, seed: int, out: Path) -> None:
+def draw_images(vaes: dict[str, VAE], test: Tensor, seed: int, out: Path) -> None:
     """Write the figures that need the models: samples from the prior and reconstructions."""
     torch.manual_seed(seed)
     z = torch.randn(100, vaes["mc"].latent_size, device=test.device)
-    samples = {f"Samples (means), {ESTIMATORS[name]}": vae.decode(z).sigmoid() for name, vae in vaes.items()}
-    draw_images(samples, 10, out / "samples.png")
     x = evenly_spaced(test, 50).float()
-    means = {name: vae.decode(vae.encode(x)[0]).sigmoid() for name, vae in vaes.items()}
-    title = "Test images (left) and reconstructions, {}"
-    pairs = {title.format(ESTIMATORS[k]): torch.stack([x, mean], 1).flatten(0, 1) for k, mean in means.items()}
-    draw_images(pairs, 10, out / "reconstructions.png")
+    samples, reconstructions = {}, {}
+    for name, vae in vaes.items():
+        samples[f"Samples (means), {ESTIMATORS[name]}"] = vae.decode(z).sigmoid()
+        means = vae.decode(vae.encode(x)[0]).sigmoid()
+        title = f"Test images (left) and reconstructions, {ESTIMATORS[name]}"
+        reconstructions[title] = torch.stack([x, means], 1).flatten(0, 1)
+    draw_grids(samples, out / "samples.png")
+    draw_grids(reconstructions, out / "reconstructions.png")
 
 
 # --- Command line -----------------------------------------------------------------------------------------------------
@@ -364,50 +382,53 @@ def draw_samples(vaes: dict[str, VAE], test: Tensor, seed: int, out: Path) -> No
 def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = utils.make_parser(__doc__, "q1_vae", ["binarized_mnist", "mnist", "synthetic"], QUICK)
     add = parser.add_argument
-    add("--epochs", type=utils.positive_int, default=20, help="passes over the training images")
-    add("--batch-size", type=utils.positive_int, default=64, help="images per update")
-    add("--lr", type=utils.positive_float, default=3e-4, help="learning rate of Adam, per update")
-    add("--latent-size", type=utils.positive_int, default=100, help="number of latent variables")
-    add("--kl-samples", type=utils.positive_int, default=10, help="samples per image of the Monte Carlo KL")
-    add("--importance-samples", type=utils.positive_int, default=200, help="samples K per image for log p(x)")
-    add("--test-images", type=utils.positive_int, default=10_000, help="test images used, evenly spaced")
-    add("--repeats", type=utils.positive_int, default=1, help="number of seeds, counted up from SEED")
-    return utils.parse_args(parser, argv, QUICK)
-
-
-def finished_seeds(args: argparse.Namespace) -> list[int]:
-    """Return the seeds of which OUT holds both models, finished."""
-    paths = utils.finished(args, sorted(args.out.glob(checkpoint_path(args, "*", "*").name)))
-    seeds = Counter(int(path.stem.split("seed")[1]) for path in paths)
-    return sorted(seed for seed, models in seeds.items() if models == len(ESTIMATORS))
+    add("--epochs", type=utils.positive_int, help="passes over the training images")
+    add("--batch-size", type=utils.positive_int, help="images per update")
+    add("--lr", type=utils.positive_float, help="learning rate of Adam, per update")
+    add("--latent-size", type=utils.positive_int, help="number of latent variables")
+    add("--kl-samples", type=utils.positive_int, help="samples per image of the Monte Carlo KL")
+    add("--importance-samples", type=utils.positive_int, help="samples K per image for log p(x)")
+    add("--test-images", type=utils.positive_int, help="test images used, evenly spaced")
+    add("--repeats", type=utils.positive_int, help="number of seeds, counted up from SEED")
+    return utils.parse_args(parser, argv, RECIPE, QUICK)
 
 
 def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
     print(f"device: {utils.describe(args.device)}", flush=True)
-    seeds = finished_seeds(args) if args.figures_only else list(range(args.seed, args.seed + args.repeats))
-    if not seeds:
-        return redraw(args.out, draw_curves, words)
+    if args.figures_only:
+        return pages.publish(utils.read_metrics(args.out, "q1_vae"), args.out, words, draw_curves)
     images, source = load_images(args)
     print(f"data: {source}", flush=True)
-    runs = [(estimator, seed) for seed in seeds for estimator in ESTIMATORS]
-    if not args.figures_only:
-        utils.prepare_out(args, [checkpoint_path(args, *run) for run in runs])
+    if args.download:
+        return
+    trainings = [(name, seed) for seed in range(args.seed, args.seed + args.repeats) for name in ESTIMATORS]
+    utils.open_out(args, "q1_vae", [utils.training_path(args, *training) for training in trainings])
+    for training in trainings:
+        train(*training, images, args, source)
 
-    vaes, histories, evaluations, seconds = {}, {}, {}, 0.0
-    for run in runs:
-        vaes[run], histories[run] = train(*run, images, args, source)
-        start = time.perf_counter()
-        evaluations[run] = evaluate(vaes[run], *run, images, args)
-        seconds += sum(histories[run]["seconds"]) + time.perf_counter() - start
+    start, vaes, by_seed, curves = time.perf_counter(), {}, {}, {"samples": args.curve_samples}
+    histories = utils.finished_trainings(args, list(ESTIMATORS), lambda *which: training_config(*which, args, source))
+    seeds = sorted(histories["analytic"].keys() & histories["mc"].keys())
+    for seed in seeds:
+        for name in ESTIMATORS:
+            vaes[name, seed] = VAE(args.latent_size).to(args.device)
+            config = training_config(name, seed, args, source)
+            utils.load_checkpoint(utils.training_path(args, name, seed), config, {"vae": vaes[name, seed]})
+            numbers = evaluate(vaes[name, seed], name, seed, images, args)
+            for key, values in numbers.pop("curve").items():
+                curves.setdefault(key, {}).setdefault(name, []).append(values)
+            numbers["elbo"] = histories[name][seed]["elbo"][-1]
+            by_seed.setdefault(str(seed), {}).update({f"{key}_{name}": value for key, value in numbers.items()})
+    draw_images({name: vaes[name, seeds[0]] for name in ESTIMATORS}, images["test"], seeds[0], args.out)
 
-    draw_samples({name: vaes[name, seeds[0]] for name in ESTIMATORS}, images["test"], seeds[0], args.out)
-    results = summarise(histories, evaluations, seeds) | {"test_images": len(images["test"])}
-    config = utils.run_config(args, source) | {"seed": seeds[0], "repeats": len(seeds)}
-    provenance = utils.merge(*(history.pop("provenance") for history in histories.values()))
-    history = {f"{name}_seed{seed}": history for (name, seed), history in histories.items()}
-    utils.save_metrics(args.out, "q1_vae", provenance, config, seconds=seconds, history=history, results=results)
-    publish(args.out, draw_curves, words)
+    history = {f"{name}_seed{seed}": histories[name][seed] for name, seed in vaes}
+    made_by = utils.merge(*(numbers.pop("provenance") for numbers in history.values()))
+    seconds = time.perf_counter() - start + sum(sum(numbers["seconds"]) for numbers in history.values())
+    results = by_seed[str(seeds[0])] | {"seeds": by_seed, "curves": curves, "test_images": len(images["test"])}
+    content = {"config": utils.run_config(args), "seconds": seconds, "history": history, "results": results}
+    utils.save_metrics(args, "q1_vae", source, made_by, **content)
+    pages.publish(utils.read_metrics(args.out, "q1_vae"), args.out, words, draw_curves)
 
 
 if __name__ == "__main__":

@@ -3,36 +3,59 @@
 Trains the GAN, keeps snapshots of generator and critic, draws samples, perturbations and interpolations from them, and
 puts a number behind each claim with a small classifier trained on the same labelled data.
 
-    python q2_gan.py --quick                               two minutes on two CPU cores, synthetic digits
-    python q2_gan.py                                       the original's recipe on SVHN, for a GPU
-    python q2_gan.py --data mnist --width 32 --lr 3e-4     a smaller network on MNIST; README has the reference's flags
+    python q2_gan.py --quick                                        two minutes on two CPU cores, synthetic digits
+    python q2_gan.py                                                the original's recipe on SVHN, for a GPU
+    python q2_gan.py --width 32 --lr 3e-4 --iterations 7000         a smaller network, about an hour on two CPU cores
 """
 
 import argparse
-import signal
-import threading
+import itertools
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.utils import make_grid
 from tqdm import tqdm, trange
 
 import utils
+from data.augmentation import distort
 from results import gan as words
-from results.pages import publish, redraw
+from results import pages
 
+RECIPE = {  # the assignment's
+    "iterations": 50_000,  # updates of the generator
+    "critic_updates": 5,  # of the critic for each of the generator
+    "penalty": 10.0,  # coefficient of the Lipschitz penalty
+    "batch_size": 64,  # images per update
+    "lr": 1e-4,  # learning rate of Adam
+    "betas": [0.5, 0.9],  # of Adam
+    "width": 64,  # channels h next to the image; deeper layers have 2h and 4h
+    "latent_size": 100,  # number of latent variables
+    "perturb_dims": [3, 30, 35, 50],  # latent dimensions to perturb
+}
+RECIPE |= {  # how it is measured
+    "classifier_steps": 900,  # updates of the classifier, 128 images each
+    "augmentation": {
+        "rotation": 15,
+        "scale": 1.2,
+        "shift": 3,
+        "contrast": 0.5,
+        "inversion": 0.5,
+    },  # see data/augmentation.py
+    "sure": 0.9,  # probability from which the classifier is sure of a digit
+    "samples": 5000,  # in a set
+    "noise_sets": 5,  # independent ones, for the standard errors
+    "held_out": 10_000,  # test images at most, drawn at random from more
+    "neighbours": 5,  # k of the coverage
+    "epsilons": [1, 2, 3, 5, 10, 20],  # lengths of a perturbation, in the prior's deviations
+    "alphas": [round(0.1 * step, 1) for step in range(11)],  # places along an interpolation
+}
+QUICK = {"iterations": 400, "width": 16, "lr": 1e-3, "classifier_steps": 150, "samples": 1000}
 SNAPSHOT_PLACES = (0, 0.14, 0.4, 1)  # of the iterations; the original's 0, 7,000, 20,000 and 50,000
 RECORD_EVERY = 10  # iterations; a log line is printed for every tenth record
 SAVE_EVERY = 60  # seconds
-NOISE_SETS = 5  # independent ones, for the evaluation's standard errors
-NEIGHBOURS = 5  # k of precision and recall
-SURE = 0.9  # probability from which the classifier is sure of a digit
-EPSILONS = (1, 2, 3, 5, 10, 20)  # lengths of a perturbation, in the prior's deviations
-ALPHAS = torch.linspace(0, 1, 11)
-QUICK = {"iterations": 400, "width": 16, "lr": 1e-3, "classifier_steps": 150, "samples": 1000}
 
 
 # --- The functions of the assignment ----------------------------------------------------------------------------------
@@ -67,10 +90,17 @@ class Generator(nn.Module):
     def __init__(self, z_dim: int = 100, h_dim: int = 64):
         super().__init__()
         self.layers = nn.Sequential(
-            *(nn.ConvTranspose2d(z_dim, 4 * h_dim, 4, 1, 0), nn.BatchNorm2d(4 * h_dim), nn.ReLU()),
-            *(nn.ConvTranspose2d(4 * h_dim, 2 * h_dim, 4, 2, 1), nn.BatchNorm2d(2 * h_dim), nn.ReLU()),
-            *(nn.ConvTranspose2d(2 * h_dim, h_dim, 4, 2, 1), nn.BatchNorm2d(h_dim), nn.ReLU()),
-            *(nn.ConvTranspose2d(h_dim, 3, 4, 2, 1), nn.Tanh()),
+            nn.ConvTranspose2d(z_dim, 4 * h_dim, 4, 1, 0),  # 4h x 4 x 4
+            nn.BatchNorm2d(4 * h_dim),
+            nn.ReLU(),
+            nn.ConvTranspose2d(4 * h_dim, 2 * h_dim, 4, 2, 1),  # 2h x 8 x 8
+            nn.BatchNorm2d(2 * h_dim),
+            nn.ReLU(),
+            nn.ConvTranspose2d(2 * h_dim, h_dim, 4, 2, 1),  # h x 16 x 16
+            nn.BatchNorm2d(h_dim),
+            nn.ReLU(),
+            nn.ConvTranspose2d(h_dim, 3, 4, 2, 1),  # 3 x 32 x 32
+            nn.Tanh(),
         )
 
     def forward(self, z: Tensor) -> Tensor:
@@ -83,10 +113,13 @@ class Critic(nn.Module):
     def __init__(self, h_dim: int = 64):
         super().__init__()
         self.layers = nn.Sequential(
-            *(nn.Conv2d(3, h_dim, 4, 2, 1), nn.LeakyReLU(0.2)),
-            *(nn.Conv2d(h_dim, 2 * h_dim, 4, 2, 1), nn.LeakyReLU(0.2)),
-            *(nn.Conv2d(2 * h_dim, 4 * h_dim, 4, 2, 1), nn.LeakyReLU(0.2)),
-            nn.Conv2d(4 * h_dim, 1, 4, 1, 0),
+            nn.Conv2d(3, h_dim, 4, 2, 1),  # h x 16 x 16
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(h_dim, 2 * h_dim, 4, 2, 1),  # 2h x 8 x 8
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(2 * h_dim, 4 * h_dim, 4, 2, 1),  # 4h x 4 x 4
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(4 * h_dim, 1, 4, 1, 0),  # 1 x 1 x 1
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -99,11 +132,21 @@ class Classifier(nn.Module):
     def __init__(self):
         super().__init__()
         self.features = nn.Sequential(
-            *(nn.Conv2d(3, 32, 5, 2, 2), nn.BatchNorm2d(32), nn.ReLU()),
-            *(nn.Conv2d(32, 64, 3, 1, 1), nn.BatchNorm2d(64), nn.ReLU()),
-            *(nn.Conv2d(64, 128, 3, 2, 1), nn.BatchNorm2d(128), nn.ReLU()),
-            *(nn.Conv2d(128, 128, 3, 2, 1), nn.BatchNorm2d(128), nn.ReLU()),
-            *(nn.Flatten(), nn.Linear(128 * 16, 128), nn.ReLU()),
+            nn.Conv2d(3, 32, 5, 2, 2),  # 32 x 16 x 16
+            nn.BatchNorm2d(32),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3, 1, 1),  # 64 x 16 x 16
+            nn.BatchNorm2d(64),
+            nn.ReLU(),
+            nn.Conv2d(64, 128, 3, 2, 1),  # 128 x 8 x 8
+            nn.BatchNorm2d(128),
+            nn.ReLU(),
+            nn.Conv2d(128, 128, 3, 2, 1),  # 128 x 4 x 4
+            nn.BatchNorm2d(128),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(128 * 16, 128),
+            nn.ReLU(),
         )
         self.output = nn.Linear(128, 10)
 
@@ -130,84 +173,85 @@ def training_config(args: argparse.Namespace, source: str) -> dict:
 
 
 def train(data: dict, args: argparse.Namespace, config: dict) -> None:
-    """Train from the last checkpoint, or anew, up to --iterations, and write the snapshots.
+    """Train from the last checkpoint, or from the start, up to --iterations, and write the snapshots.
 
-    data: what `utils.load_rgb` returns. Raises InputError for a checkpoint that does not fit and a loss that is not
-    finite, KeyboardInterrupt after Ctrl-C, once the iteration is over and saved.
+    data: what `utils.load_rgb` returns. Raises InputError for a checkpoint that does not fit and for numbers that are
+    not finite.
     """
+    last = args.snapshots[-1]
+    if last == args.iterations and all(snapshot_path(args, iteration).exists() for iteration in args.snapshots):
+        print(f"{snapshot_path(args, last).name}: finished, {last} iterations", flush=True)
+        return
     torch.manual_seed(args.seed)
     images = data["train_images"]
     where = {"device": args.device, "memory_format": utils.memory_format(args.device)}
     generator, critic = Generator(args.latent_size, args.width).to(**where), Critic(args.width).to(**where)
-    generator_adam, critic_adam = (
-        torch.optim.Adam(m.parameters(), args.lr, (0.5, 0.9), fused=True) for m in (generator, critic)
-    )
-    modules = {"generator": generator, "critic": critic, "generator_adam": generator_adam, "critic_adam": critic_adam}
-    history = {"iteration": 0, "seconds": 0.0, "distance": [], "penalty": [], "sums": [0.0, 0.0]}
-    path = args.out / "checkpoint.pt"
-    history = utils.restore(args, path, config, modules, history)
+    generator_adam = torch.optim.Adam(generator.parameters(), args.lr, tuple(args.betas), fused=True)
+    critic_adam = torch.optim.Adam(critic.parameters(), args.lr, tuple(args.betas), fused=True)
+    networks = {"generator": generator, "critic": critic}
+    modules = networks | {"generator_adam": generator_adam, "critic_adam": critic_adam}
+    path, history = args.out / "checkpoint.pt", {"iteration": 0, "seconds": 0.0, "distance": [], "penalty": []}
+    history["sums"] = [0.0, 0.0]  # of distance and penalty since the last record
+    if path.exists():
+        history = utils.load_checkpoint(path, config, modules)
     done = history["iteration"]
-    if done < args.iterations:
-        history["provenance"] = utils.provenance(args, history.get("provenance", {}))
-    if done > args.iterations:
-        raise utils.InputError(f"{path} is at iteration {done} already; give --iterations {done} or more")
+    utils.announce(path, done, args.iterations, "iteration")
     for iteration in args.snapshots:
         if iteration < done and not snapshot_path(args, iteration).exists():
-            raise utils.InputError(f"{snapshot_path(args, iteration)} is missing; name other --snapshots or train anew")
+            raise utils.InputError(f"{snapshot_path(args, iteration)} is missing; name other --snapshots")
+    if done < args.iterations:
+        history["provenance"] = utils.provenance(args, history.get("provenance", {}))
 
-    sums = torch.tensor(history["sums"], device=args.device)  # of distance and penalty since the last record
-    interrupted, in_main_thread = [], threading.current_thread() is threading.main_thread()
-    if in_main_thread:  # the only one that may handle signals
-        handler = signal.signal(signal.SIGINT, lambda *_: interrupted.append(True))
+    sums = torch.tensor(history["sums"], device=args.device)
     saved = time.perf_counter()
     start = saved - history["seconds"]
 
     def save(path: Path, modules: dict, iteration: int) -> None:
-        weights = sum(p.detach().sum() for network in (generator, critic) for p in network.parameters())
-        utils.check_finite(sums + weights, f"at iteration {iteration}")
+        weights = [weight.detach().sum() for network in networks.values() for weight in network.parameters()]
+        utils.check_finite(torch.stack(weights), f"a weight at iteration {iteration}")
         history.update(iteration=iteration, seconds=time.perf_counter() - start, sums=sums.tolist())
         utils.save_checkpoint(path, config, modules, history)
 
     def noise() -> Tensor:
         return torch.randn(args.batch_size, args.latent_size, device=args.device)
 
-    try:
-        for iteration in trange(done, args.iterations + 1, desc="training", leave=False, disable=None):
-            if iteration in args.snapshots:
-                save(snapshot_path(args, iteration), {"generator": generator, "critic": critic}, iteration)
-            if iteration == args.iterations or interrupted or time.perf_counter() - saved > SAVE_EVERY:
-                save(path, modules, iteration)
-                saved = time.perf_counter()
-            if iteration == args.iterations or interrupted:
-                break
-            for _ in range(args.critic_updates):
-                x = scale(images[torch.randint(len(images), (args.batch_size,), device=args.device)])
-                with torch.no_grad():
-                    y = generator(noise())
-                distance, penalty = vf_wasserstein_distance(x, y, critic), lp_reg(x, y, critic)
-                critic_adam.zero_grad()
-                (args.penalty * penalty - distance).backward()
-                critic_adam.step()
-            critic.requires_grad_(False)  # the generator's step needs the gradient through the critic, not of it
-            generator_adam.zero_grad()
-            (-critic(generator(noise())).mean()).backward()
-            generator_adam.step()
-            critic.requires_grad_(True)
-            sums += torch.stack([distance, penalty]).detach()
-            if (iteration + 1) % RECORD_EVERY == 0:
-                utils.check_finite(sums, f"at iteration {iteration + 1}")
-                for name, value in zip(("distance", "penalty"), (sums / RECORD_EVERY).tolist(), strict=True):
-                    history[name].append(value)
-                sums.zero_()
-            if (iteration + 1) % (10 * RECORD_EVERY) == 0:
-                text = f"distance {history['distance'][-1]:.3f}, penalty {history['penalty'][-1]:.4f}"
-                with tqdm.external_write_mode():
-                    print(f"iteration {iteration + 1}: {text}, {time.perf_counter() - start:.0f} s", flush=True)
-    finally:
-        if in_main_thread:
-            signal.signal(signal.SIGINT, handler)
-    if interrupted:
-        raise KeyboardInterrupt
+    for iteration in trange(done, args.iterations + 1, desc="training", leave=False, disable=None):
+        if iteration in args.snapshots:
+            save(snapshot_path(args, iteration), networks, iteration)
+        if iteration == args.iterations or time.perf_counter() - saved > SAVE_EVERY:
+            save(path, modules, iteration)
+            saved = time.perf_counter()
+        if iteration == args.iterations:
+            break
+
+        # (1) Update the critic: maximise the distance minus the penalty
+        for _ in range(args.critic_updates):
+            x = scale(images[torch.randint(len(images), (args.batch_size,), device=args.device)])
+            with torch.no_grad():
+                y = generator(noise())
+            distance, penalty = vf_wasserstein_distance(x, y, critic), lp_reg(x, y, critic)
+            critic_adam.zero_grad()
+            (args.penalty * penalty - distance).backward()
+            critic_adam.step()
+
+        # (2) Update the generator: maximise the critic's value of its images
+        critic.requires_grad_(False)  # the gradient goes through the critic, none is needed of it
+        generator_adam.zero_grad()
+        (-critic(generator(noise())).mean()).backward()
+        generator_adam.step()
+        critic.requires_grad_(True)
+
+        sums += torch.stack([distance, penalty]).detach()
+        if (iteration + 1) % RECORD_EVERY == 0:
+            utils.check_finite(sums, f"distance or penalty at iteration {iteration + 1}")
+            mean_distance, mean_penalty = (sums / RECORD_EVERY).tolist()
+            history["distance"].append(mean_distance)
+            history["penalty"].append(mean_penalty)
+            sums.zero_()
+        if (iteration + 1) % (10 * RECORD_EVERY) == 0:
+            text = f"distance {mean_distance:.3f}, penalty {mean_penalty:.4f}"
+            with tqdm.external_write_mode():
+                print(f"iteration {iteration + 1}: {text}, {time.perf_counter() - start:.0f} s", flush=True)
 
 
 @torch.no_grad()
@@ -226,53 +270,50 @@ def recalibrate(generator: Generator, z: Tensor) -> None:
     generator.eval()
 
 
-def load_generators(args: argparse.Namespace, config: dict) -> tuple[dict[int, Generator], dict]:
-    """Return the generators of the snapshots, recalibrated, by iteration, and the history up to the last."""
+def load_snapshots(args: argparse.Namespace, config: dict) -> tuple[dict[int, Generator], dict[int, Critic], dict]:
+    """Return generators, recalibrated, and critics of the snapshots by iteration, and the history up to the last."""
     torch.manual_seed(args.seed)
-    generators, z = {}, torch.randn(20, args.batch_size, args.latent_size, device=args.device)
+    generators, critics, z = {}, {}, torch.randn(20, args.batch_size, args.latent_size, device=args.device)
     for iteration in args.snapshots:
-        path = snapshot_path(args, iteration)
-        if not path.exists():
-            raise utils.InputError(f"{path} is missing; name other --snapshots, or train without --figures-only")
-        generator = Generator(args.latent_size, args.width)
-        history = utils.load_checkpoint(path, config, {"generator": generator})["history"]
-        generators[iteration] = generator.to(args.device, memory_format=utils.memory_format(args.device))
-        recalibrate(generator, z)
-    return generators, history
+        networks = {"generator": Generator(args.latent_size, args.width), "critic": Critic(args.width)}
+        history = utils.load_checkpoint(snapshot_path(args, iteration), config, networks)
+        for network in networks.values():
+            network.to(args.device, memory_format=utils.memory_format(args.device))
+        recalibrate(networks["generator"], z)
+        generators[iteration], critics[iteration] = networks["generator"], networks["critic"]
+    return generators, critics, history
 
 
-def train_classifier(data: dict, args: argparse.Namespace, source: str) -> tuple[Classifier, float]:
-    """Train the classifier, or take it from its checkpoint; return it in evaluation mode with its test accuracy."""
+# --- The classifier ---------------------------------------------------------------------------------------------------
+
+
+def train_classifier(data: dict, args: argparse.Namespace, source: str) -> Classifier:
+    """Train the classifier, or take it from its checkpoint where it was trained in this way; in evaluation mode."""
     path = args.out / "classifier.pt"
-    config = {"classifier_steps": args.classifier_steps, "augmentation": "none"}
+    config = {"classifier_steps": args.classifier_steps, "augmentation": args.augmentation}
     config |= {"seed": args.seed, "source": source}
     torch.manual_seed(args.seed)
     classifier = Classifier().to(args.device, memory_format=utils.memory_format(args.device))
-    history = utils.restore(args, path, config, {"classifier": classifier}, {})
-    if not history:
-        optimizer = torch.optim.Adam(classifier.parameters(), fused=True)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=args.classifier_steps)
-        images, labels = data["train_images"], data["train_labels"]
-        for _ in trange(args.classifier_steps, desc="classifier", leave=False, disable=None):
-            batch = torch.randint(len(images), (128,), device=args.device)
-            loss = F.cross_entropy(classifier(scale(images[batch])), labels[batch])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-        utils.save_checkpoint(path, config, {"classifier": classifier}, {"steps": args.classifier_steps})
-    classifier.eval()
-    _, probabilities = classify(classifier, scale(data["test_images"]))
-    return classifier, utils.mean(probabilities.argmax(1) == data["test_labels"])
-
-
-# --- Evaluation -------------------------------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def generate(generator: Generator, z: Tensor) -> Tensor:
-    """Images (..., 3, 32, 32) for z: (..., L), in chunks."""
-    return torch.cat([generator(chunk) for chunk in z.flatten(0, -2).split(500)]).unflatten(0, z.shape[:-1])
+    if path.exists():
+        try:
+            utils.load_checkpoint(path, config, {"classifier": classifier})
+            return classifier.eval()
+        except utils.InputError:
+            print(f"{path.name} was trained in another way: it is trained anew, in minutes", flush=True)
+            path.unlink()
+            return train_classifier(data, args, source)
+    optimizer = torch.optim.Adam(classifier.parameters(), fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=args.classifier_steps)
+    images, labels = data["train_images"], data["train_labels"]
+    for _ in trange(args.classifier_steps, desc="classifier", leave=False, disable=None):
+        batch = torch.randint(len(images), (128,), device=args.device)
+        loss = F.cross_entropy(classifier(distort(scale(images[batch]), **args.augmentation)), labels[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    utils.save_checkpoint(path, config, {"classifier": classifier}, {"steps": args.classifier_steps})
+    return classifier.eval()
 
 
 @torch.no_grad()
@@ -285,6 +326,53 @@ def classify(classifier: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
     return F.normalize(features), classifier.output(features).softmax(1)
 
 
+def read_digits(classifier: Classifier, images: Tensor, sure: float) -> Tensor:
+    """The digit in each of the images (..., 3, 32, 32): (...), -1 where its probability is below `sure`."""
+    confidence, digits = classify(classifier, images.flatten(0, -4))[1].max(1)
+    return digits.masked_fill(confidence < sure, -1).view(images.shape[:-3])
+
+
+def scramble_phases(images: Tensor) -> Tensor:
+    """Images (N, 3, H, W) with the amplitudes of their Fourier transform and phases shifted by those of white noise.
+
+    The channels of an image share the shifts, so that its colours stay; what is left is texture without shape.
+    """
+    noise = torch.randn(len(images), 1, *images.shape[2:], device=images.device)
+    shifts = torch.fft.rfft2(noise).angle()
+    shifts[:, :, 0, 0] = 0  # the mean stays
+    return torch.fft.irfft2(torch.fft.rfft2(images) * torch.polar(torch.ones_like(shifts), shifts), s=images.shape[2:])
+
+
+def judge(classifier: Classifier, images: Tensor, labels: Tensor, sure: float) -> dict[str, float]:
+    """Whether the classifier can be believed, on images (N, 3, 32, 32) that it has not seen.
+
+    Its accuracy, the share of images that it is sure of, how often it is right about those, and of which share of
+    phase-scrambled copies it is sure.
+    """
+    read = read_digits(classifier, images, sure)
+    scrambled = read_digits(classifier, scramble_phases(images).clamp(-1, 1), sure)
+    return {
+        "accuracy": utils.mean(classify(classifier, images)[1].argmax(1) == labels),
+        "sure": utils.mean(read >= 0),
+        "right_where_sure": float((read == labels).sum() / (read >= 0).sum().clamp(min=1)),
+        "sure_of_scrambled": utils.mean(scrambled >= 0),
+    }
+
+
+# --- Evaluation -------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def generate(generator: Generator, z: Tensor) -> Tensor:
+    """Images (..., 3, 32, 32) for z: (..., L), in chunks."""
+    return torch.cat([generator(chunk) for chunk in z.flatten(0, -2).split(500)]).unflatten(0, z.shape[:-1])
+
+
+def choose(images: Tensor, num: int) -> Tensor:
+    """`num` random ones of the uint8 images, or all, as floats in [-1, 1]."""
+    return scale(images[torch.randperm(len(images), device=images.device)[:num]])
+
+
 def frechet_distance(p: Tensor, q: Tensor) -> float:
     """|m_p - m_q|^2 + tr(C_p + C_q - 2 (C_p C_q)^1/2) of features (N, F), (M, F) (Heusel et al., arXiv 1706.08500)."""
     p, q = p.cpu().double(), q.cpu().double()
@@ -293,38 +381,39 @@ def frechet_distance(p: Tensor, q: Tensor) -> float:
     return float((p.mean(0) - q.mean(0)).square().sum() + (cov_p + cov_q).trace() - 2 * eigenvalues.sqrt().sum())
 
 
-def radii(features: Tensor) -> Tensor:
-    """Distance of each of the features (N, F) to its k-th neighbour among the others: (N,).
-
-    The widest twentieth, around images that lie alone, is 0: a single one of them may hold all images of noise.
-    """
-    distances = torch.cdist(features, features).kthvalue(min(NEIGHBOURS + 1, len(features)), dim=1).values
-    return distances.where(distances <= distances.quantile(0.95), 0)
+def neighbour_distances(features: Tensor, k: int) -> Tensor:
+    """Distance of each of the features (N, F) to its k-th neighbour among the others: (N,)."""
+    nearest = torch.cdist(features, features).topk(min(k + 1, len(features)), dim=1, largest=False).values
+    return nearest[:, -1]  # the first is the distance to itself
 
 
-def measure(images: Tensor, classifier: Classifier, real: Tensor, real_radii: Tensor) -> dict:
-    """Quality and diversity of images (N, 3, 32, 32) beside the features (M, F) of real ones and their `radii`.
+def measure(images: Tensor, classifier: Classifier, real: Tensor, radii: Tensor, sure: float) -> dict:
+    """What the classifier finds in images (N, 3, 32, 32), beside the features (M, F) of real ones.
 
-    Precision is the share of images within the radius of a real one, recall the share of real ones within the radius
-    of an image (Kynkäänniemi et al., arXiv 1904.06991, eq. 2); distance is the mean one to the nearest real image,
-    between unit vectors.
+    Share of images in which it is sure of a digit, how often of each, share of real ones with an image within their
+    `radii` (M,) (coverage; Naeem et al., arXiv 2002.09797), and the Fréchet distance.
     """
     features, probabilities = classify(classifier, images)
-    distances = torch.cdist(features, real)
+    confidence, digits = probabilities.max(1)
     return {
+        "sure": utils.mean(confidence >= sure),
+        "digits": torch.bincount(digits[confidence >= sure], minlength=10).tolist(),
+        "coverage": utils.mean((torch.cdist(real, features) <= radii[:, None]).any(1)),
         "frechet": frechet_distance(features, real),
-        "precision": utils.mean((distances <= real_radii).any(1)),
-        "recall": utils.mean((distances <= radii(features)[:, None]).any(0)),
-        "distance": utils.mean(distances.amin(1)),
-        "confidence": utils.mean(probabilities.amax(1)),
-        "histogram": torch.bincount(probabilities.argmax(1), minlength=10).tolist(),
     }
 
 
-def read(classifier: Classifier, images: Tensor) -> Tensor:
-    """The digit in each of the images (..., 3, 32, 32): (...), -1 where the classifier is not sure."""
-    confidence, digits = classify(classifier, images.flatten(0, -4))[1].max(1)
-    return digits.masked_fill(confidence < SURE, -1).view(images.shape[:-3])
+@torch.no_grad()
+def memorisation(critic: Critic, training: Tensor, held_out: Tensor, samples: Tensor) -> float:
+    """(f(training) - f(held-out)) / (f(training) - f(samples)), means of the critic (Karras et al., arXiv 2006.06676).
+
+    0 where held-out images look like training images to it, 1 where they look like samples.
+    """
+    f_training, f_held_out, f_samples = (
+        utils.mean(torch.cat([critic(chunk) for chunk in images.split(500)]))
+        for images in (training, held_out, samples)
+    )
+    return (f_training - f_held_out) / (f_training - f_samples)
 
 
 def perturb(z: Tensor, directions: Tensor, epsilons: Tensor) -> Tensor:
@@ -332,20 +421,19 @@ def perturb(z: Tensor, directions: Tensor, epsilons: Tensor) -> Tensor:
     return z + epsilons[:, None, None] * directions
 
 
-def measure_perturbation(generator: Generator, classifier: Classifier, z: Tensor, dims: list[int]) -> dict:
-    """Share of z: (N, L) taken from a sure digit to another, for each step of EPSILONS.
+def measure_perturbation(generator: Generator, classifier: Classifier, z: Tensor, args: argparse.Namespace) -> dict:
+    """Share of the sure starts z: (N, L) from which another sure digit is reached at one of the epsilons.
 
-    Steps go along the dimensions that were asked for, along all, and along as many random directions.
+    Mean of the dimensions that are named, of all, and of as many random directions.
     """
-    size, epsilons = z.shape[1], torch.tensor(EPSILONS, device=z.device)
-    before, shares = read(classifier, generate(generator, z)), []
+    size, epsilons = args.latent_size, torch.tensor(args.epsilons, device=z.device)
+    before, shares = read_digits(classifier, generate(generator, z), args.sure), []
     for direction in torch.cat([torch.eye(size), F.normalize(torch.randn(size, size))]).to(z.device):
-        after = read(classifier, generate(generator, perturb(z, direction, epsilons)))
-        changed = (before >= 0) & (after >= 0) & (after != before)
-        shares.append(changed.sum(1) / (before >= 0).sum().clamp(min=1))
-    along, random = torch.stack(shares).split(size)  # each (L, E)
-    shares = {"asked": along[dims], "all": along, "random": random}
-    return {name: share.mean(0).tolist() for name, share in shares.items()}
+        after = read_digits(classifier, generate(generator, perturb(z, direction, epsilons)), args.sure)
+        reached = ((after >= 0) & (after != before)).any(0) & (before >= 0)
+        shares.append(reached.sum() / (before >= 0).sum().clamp(min=1))
+    along, random = torch.stack(shares).split(size)
+    return {"named": utils.mean(along[args.perturb_dims]), "all": utils.mean(along), "random": utils.mean(random)}
 
 
 def interpolate(generator: Generator, z0: Tensor, z1: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
@@ -356,53 +444,58 @@ def interpolate(generator: Generator, z0: Tensor, z1: Tensor, alphas: Tensor) ->
     return latent, a * generate(generator, z0) + (1 - a) * generate(generator, z1)
 
 
-def measure_interpolation(paths: Tensor, classifier: Classifier, real: Tensor) -> dict:
-    """What is met on paths (A, N, 3, 32, 32) beside the features (M, F) of real images, means over N.
-
-    Distance to the nearest real image and confidence for each of A; the number of sure digits on a path, and the
-    largest step between its images relative to the mean one, in pixels.
-    """
-    features, probabilities = (x.unflatten(0, paths.shape[:2]) for x in classify(classifier, paths.flatten(0, 1)))
-    steps = paths.diff(dim=0).flatten(2).norm(dim=2)
-    return {
-        "distance": torch.cdist(features, real).amin(2).mean(1).tolist(),
-        "confidence": probabilities.amax(2).mean(1).tolist(),
-        "digits": utils.mean((probabilities >= SURE).any(0).sum(1)),
-        "largest_step": utils.mean(steps.amax(0) / steps.mean(0).clamp(min=1e-12)),
-    }
+def progressive_share(paths: Tensor) -> float:
+    """Share of the steps on paths (A, N, ...) that lead away from the start and nearer to the end, in pixels."""
+    from_start = (paths - paths[0]).flatten(2).norm(dim=2)
+    to_end = (paths - paths[-1]).flatten(2).norm(dim=2)
+    return utils.mean((from_start.diff(dim=0) > 0) & (to_end.diff(dim=0) < 0))
 
 
-def gather(sets: list) -> dict | list:
+def stack_sets(sets: list) -> dict | list:
     """Join equal nested dicts into one with lists of their leaves."""
-    return {key: gather([s[key] for s in sets]) for key in sets[0]} if isinstance(sets[0], dict) else sets
+    return {key: stack_sets([s[key] for s in sets]) for key in sets[0]} if isinstance(sets[0], dict) else sets
 
 
-def evaluate(generators: dict[int, Generator], classifier: Classifier, data: dict, args: argparse.Namespace) -> dict:
-    """The numbers behind the claims: lists over sets of noise, each beside a random half of the test images.
+def evaluate(generators: dict, critics: dict, classifier: Classifier, data: dict, args: argparse.Namespace) -> dict:
+    """The numbers behind the claims: lists over sets of noise.
 
-    Per snapshot what `measure` returns, and for the other half of the test images ("real"); for the last snapshot what
-    `measure_perturbation` and `measure_interpolation` return.
+    Per snapshot what `measure` and, after the first, `memorisation` return; for as many training images ("real") what
+    `measure` returns, but S and digits of the held-out ones; for the last snapshot what its perturbations and
+    interpolations do.
     """
-    torch.manual_seed(args.seed if args.noise_seed is None else args.noise_seed)
-    last, sets = generators[args.snapshots[-1]], []
-    for _ in trange(NOISE_SETS, desc="evaluation", leave=False, disable=None):
-        chosen = torch.randperm(len(data["test_images"]), device=args.device)[: 2 * args.samples]
-        real, others = scale(data["test_images"][chosen]).chunk(2)
-        real, _ = classify(classifier, real)
-        yardstick = classifier, real, radii(real)
-        z = torch.randn(len(others), args.latent_size, device=args.device)
-        pairs, starts = len(z) // 25 + 1, len(z) // 100 + 1  # 1,005 and 255 in all sets, by default
-        latent, pixel = interpolate(last, z[:pairs], z[-pairs:], ALPHAS.to(z.device))
+    torch.manual_seed(args.seed)
+    last, alphas, sets = generators[args.snapshots[-1]], torch.tensor(args.alphas, device=args.device), []
+    held_out = choose(data["test_images"], args.held_out)
+    real, _ = classify(classifier, held_out)
+    radii = neighbour_distances(real, args.neighbours)
+    for _ in trange(args.noise_sets, desc="evaluation", leave=False, disable=None):
+        z, snapshots = torch.randn(args.samples, args.latent_size, device=args.device), {}
+        training = choose(data["train_images"], args.samples)
+        for iteration, generator in generators.items():
+            samples = generate(generator, z)
+            snapshots[str(iteration)] = measure(samples, classifier, real, radii, args.sure)
+            if iteration:
+                ratio = memorisation(critics[iteration], training, held_out, samples)
+                snapshots[str(iteration)]["memorisation"] = ratio
+        latent, pixel = interpolate(last, z[: args.pairs], z[-args.pairs :], alphas)
+        paths = {"latent": latent, "pixel": pixel}
+        curves = {
+            k: (read_digits(classifier, path, args.sure) >= 0).float().mean(1).tolist() for k, path in paths.items()
+        }
         sets.append(
             {
-                "per_snapshot": {str(i): measure(generate(g, z), *yardstick) for i, g in generators.items()},
-                "real": measure(others, *yardstick),
-                "perturbation": measure_perturbation(last, classifier, z[:starts], args.perturb_dims),
-                "latent": measure_interpolation(latent, classifier, real),
-                "pixel": measure_interpolation(pixel, classifier, real),
+                "per_snapshot": snapshots,
+                "real": measure(training, classifier, real, radii, args.sure),
+                "perturbation": {"reached": measure_perturbation(last, classifier, z[: args.starts], args)},
+                "interpolation": {"sure": curves, "progressive": progressive_share(latent)},
             }
         )
-    return gather(sets)
+    results, seen = stack_sets(sets), measure(held_out, classifier, real, radii, args.sure)
+    results["real"] |= {"sure": seen["sure"], "digits": seen["digits"]}
+    num, taken = len(data["test_images"]), len(held_out)
+    results["real"]["taken"] = f"all {num:,}" if taken == num else f"{taken:,} of the {num:,} at random"
+    results["interpolation"]["alphas"] = args.alphas
+    return results
 
 
 # --- Figures ----------------------------------------------------------------------------------------------------------
@@ -410,62 +503,117 @@ def evaluate(generators: dict[int, Generator], classifier: Classifier, data: dic
 
 def draw_curves(metrics: dict, out: Path) -> None:
     """Write the figures that need metrics.json alone: training, quality of the snapshots, interpolation."""
-    results, training = metrics["results"], metrics["history"]["training"]
-    titles = {"distance": "Critic's estimate of the Wasserstein distance", "penalty": "Lipschitz penalty"}
-    labels = {"xlabel": "generator iteration", "ylabel": f"mean of {RECORD_EVERY} iterations"}
-    with utils.panels(out / "training.png", titles, **labels) as panels:
-        for name, axes in panels.items():
-            iterations = range(RECORD_EVERY, RECORD_EVERY * len(training[name]) + 1, RECORD_EVERY)
-            axes.plot(iterations, training[name], linewidth=1, marker="." if len(iterations) < 20 else None)
-            axes.set_yscale("symlog", linthresh=0.01)  # logarithmic, but an estimate may be negative
-
-    snapshots = {int(iteration): numbers for iteration, numbers in results["per_snapshot"].items()}
-    titles = {name: words.STATISTICS[name] for name in ("frechet", "precision", "recall", "entropy")}
-    with utils.panels(out / "quality.png", titles, xlabel="generator iteration") as panels:
-        for name, axes in panels.items():
-            values = [words.sets_of(numbers, name) for numbers in snapshots.values()]
-            lines = axes.plot(list(snapshots), values, color="C0", marker=".", linewidth=0.8)
-            lines[0].set_label("samples, a line for each set of noise")
-            real = np.mean(words.sets_of(results["real"], name))
-            axes.axhline(real, color="black", linestyle=":", label="real images")
-            axes.set_xscale("symlog", linthresh=100)
-            axes.set_xlim(left=0)
-
-    titles = {"distance": "Distance to the nearest real image", "confidence": "Classifier's confidence"}
-    with utils.panels(out / "interpolation_curves.png", titles, xlabel="α") as panels:
-        for name, axes in panels.items():
-            for scheme in ("latent", "pixel"):
-                axes.plot(ALPHAS, np.mean(results[scheme][name], 0), marker=".", label=f"{scheme} interpolation")
-            mean = np.mean(snapshots[results["snapshots"][-1]][name])
-            axes.axhline(mean, color="black", linestyle=":", label="plain samples")
+    draw_training(metrics, out / "training.png")
+    draw_quality(metrics, out / "quality.png")
+    draw_paths(metrics, out / "interpolation_curves.png")
 
 
-def draw_images(generators: dict, classifier: Classifier, args: argparse.Namespace) -> list[list[int]]:
+def draw_training(metrics: dict, path: Path) -> None:
+    training = metrics["history"]["training"]
+    figure, ((distance, penalty),) = utils.subplots(1, 2)
+    iterations = range(RECORD_EVERY, RECORD_EVERY * len(training["distance"]) + 1, RECORD_EVERY)
+    marker = "." if len(iterations) < 20 else None
+    distance.plot(iterations, training["distance"], linewidth=1, marker=marker)
+    distance.set_title("Critic's estimate of the Wasserstein distance")
+    penalty.plot(iterations, training["penalty"], linewidth=1, marker=marker)
+    penalty.set_title("Lipschitz penalty")
+    for axes in (distance, penalty):
+        axes.set_yscale("symlog", linthresh=0.01)  # logarithmic, but an estimate may be negative
+        axes.set(xlabel="generator iteration", ylabel=f"mean of {RECORD_EVERY} iterations (linear below 0.01)")
+    utils.save_figure(figure, path)
+
+
+def draw_quality(metrics: dict, path: Path) -> None:
+    results = metrics["results"]
+    iterations, snapshots = results["snapshots"], list(results["per_snapshot"].values())
+    figure, ((sure, coverage, frechet),) = utils.subplots(1, 3)
+    sure.plot(iterations, [s["sure"] for s in snapshots], color="C0", marker=".", linewidth=0.8)
+    sure.axhline(results["real"]["sure"], color="black", linestyle=":", label="real images")
+    sure.set(title="S: sure of a digit", ylim=(0, 1))
+    lines = coverage.plot(iterations, [s["coverage"] for s in snapshots], color="C0", marker=".", linewidth=0.8)
+    lines[0].set_label("samples, a line for each set of noise")
+    coverage.axhline(sum(results["real"]["coverage"]) / len(results["real"]["coverage"]), color="black", linestyle=":")
+    coverage.set(title="Coverage of held-out images", ylim=(0, 1))
+    frechet.plot(iterations, [s["frechet"] for s in snapshots], color="C0", marker=".", linewidth=0.8)
+    frechet.axhline(sum(results["real"]["frechet"]) / len(results["real"]["frechet"]), color="black", linestyle=":")
+    frechet.set(title="Fréchet distance (logarithmic)", yscale="log")
+    for axes in (sure, coverage, frechet):
+        axes.set_xscale("symlog", linthresh=100)
+        axes.set(xlabel="generator iteration (linear below 100)", xlim=(0, None))
+    utils.save_figure(figure, path)
+
+
+def draw_paths(metrics: dict, path: Path) -> None:
+    interpolation = metrics["results"]["interpolation"]
+    figure, ((axes,),) = utils.subplots(1, 1)
+    for color, name in (("C0", "latent"), ("C1", "pixel")):
+        curves = torch.tensor(interpolation["sure"][name]).T
+        lines = axes.plot(interpolation["alphas"], curves, color=color, marker=".", linewidth=0.8)
+        lines[0].set_label(f"{name} interpolation, a line for each set of noise")
+    axes.set(title="S along the paths", xlabel="α", ylabel="share with a sure digit", ylim=(0, None))
+    utils.save_figure(figure, path)
+
+
+def draw_images(generators: dict, classifier: Classifier, data: dict, args: argparse.Namespace) -> list[list[int]]:
     """Write the figures of images: the same noise at all snapshots, perturbations and interpolations of the last.
 
     Those start at the first noise vectors whose image the classifier is sure of. Returns the digits that it reads in
-    the perturbed images, a row for each dimension, at ε = 0, 1, ..., 20, -1 where it is not sure.
+    the perturbed images, a row for each of the figure, at ε = 0, 1, ..., -1 where it is not sure.
     """
     torch.manual_seed(args.seed)
     z = torch.randn(1000, args.latent_size, device=args.device)
-    strips = {f"iteration {iteration:,}": generate(g, z[:20]) for iteration, g in generators.items()}
-    utils.draw_strips(strips, [""] * 20, "Samples of the same noise", args.out / "samples.png")
-
     iteration, last = list(generators.items())[-1]
-    z = z[(read(classifier, generate(last, z)) < 0).int().argsort(stable=True)]  # those of sure digits first
-    dims, epsilons = args.perturb_dims, torch.arange(EPSILONS[-1] + 1, device=args.device)
-    images = generate(last, perturb(z[: len(dims)], torch.eye(args.latent_size, device=args.device)[dims], epsilons))
-    digits = read(classifier, images).T.cpu()
-    strips = {f"dimension {d}": images[:, row] for row, d in enumerate(dims)}
-    title = f"One latent dimension raised by ε, with the digit the classifier is sure of, iteration {iteration:,}"
-    utils.draw_strips(strips, ["z", *epsilons.tolist()[1:]], title, args.out / "perturbation.png", digits)
 
-    latent, pixel = interpolate(last, z[:8:2], z[1:8:2], ALPHAS.to(args.device))
-    paths = {"(a) latent": latent, "(b) pixel": pixel}
-    strips = {f"{pair + 1} {name}": path[:, pair] for pair in range(4) for name, path in paths.items()}
+    rows = {f"iteration {i:,}": generate(generator, z[:20]) for i, generator in generators.items()}
+    rows["held out"] = choose(data["test_images"], 20)
+    training = torch.cat([classify(classifier, scale(chunk))[0] for chunk in data["train_images"].split(2000)])
+    nearest = torch.cdist(classify(classifier, rows[f"iteration {iteration:,}"])[0], training).argmin(1)
+    rows["nearest training image"] = scale(data["train_images"][nearest])
+    title = "Samples of the same noise; held-out images; nearest training images (in features) to the last samples"
+    draw_strips(rows, [""] * 20, title, args.out / "samples.png")
+
+    sure = read_digits(classifier, generate(last, z), args.sure) >= 0
+    z = torch.cat([z[sure], z[~sure]])
+    dims, epsilons = args.perturb_dims, torch.arange(args.epsilons[-1] + 1, device=args.device)
+    directions = torch.eye(args.latent_size, device=args.device)[dims * 2]
+    starts = torch.cat([z[:1].expand(len(dims), -1), z[1 : len(dims) + 1]])  # one for all, then one for each
+    images = generate(last, perturb(starts, directions, epsilons)).transpose(0, 1)
+    digits = read_digits(classifier, images, args.sure).cpu()
+    names = [f"dimension {d}, same z" for d in dims] + [f"dimension {d}, own z" for d in dims]
+    title = f"One latent dimension raised by ε, with the digit the classifier is sure of, iteration {iteration:,}"
+    rows = dict(zip(names, images, strict=True))
+    draw_strips(rows, ["z", *epsilons.tolist()[1:]], title, args.out / "perturbation.png", digits)
+
+    latent, pixel = interpolate(last, z[:8:2], z[1:8:2], torch.tensor(args.alphas, device=args.device))
+    rows = {}
+    for pair in range(4):
+        rows[f"{pair + 1} (a) latent"], rows[f"{pair + 1} (b) pixel"] = latent[:, pair], pixel[:, pair]
     title = f"Interpolation from z1 (α = 0) to z0 (α = 1), iteration {iteration:,}"
-    utils.draw_strips(strips, [f"{alpha:.1f}" for alpha in ALPHAS], title, args.out / "interpolation.png")
+    draw_strips(rows, args.alphas, title, args.out / "interpolation.png")
     return digits.tolist()
+
+
+def draw_strips(rows: dict[str, Tensor], labels: list, title: str, path: Path, digits: Tensor | None = None) -> None:
+    """Write rows of images (N, 3, 32, 32) in [-1, 1], their names on the left and `labels` above the columns.
+
+    digits: (len(rows), N), written under the images, "?" where they are negative.
+    """
+    height = 34 if digits is None else 46  # pixels of a cell: the image, a border of 2, and room for a digit
+    cells = F.pad(torch.cat(list(rows.values())).cpu() / 2 + 0.5, (0, 0, 0, height - 34), value=1).clamp(0, 1)
+    width, tall = 0.42 * len(labels) + 1.5, 0.0132 * height * len(rows) + 0.8
+    figure, ((axes,),) = utils.subplots(1, 1, width, tall)
+    axes.grid(False)
+    axes.imshow(make_grid(cells, nrow=len(labels), pad_value=1).permute(1, 2, 0).numpy(), interpolation="nearest")
+    if digits is not None:
+        for row, column in itertools.product(range(len(rows)), range(len(labels))):
+            text, color = (digits[row, column].item(), "black") if digits[row, column] >= 0 else ("?", "silver")
+            axes.text(34 * column + 18, height * row + 40, text, color=color, size=8, ha="center", va="center")
+    axes.tick_params(length=0, labelsize=8, labeltop=True, labelbottom=False)
+    axes.spines[:].set_visible(False)
+    axes.set_xticks([34 * i + 18 for i in range(len(labels))], labels)
+    axes.set_yticks([height * i + 18 for i in range(len(rows))], list(rows))
+    axes.set_title(title, fontsize=10)
+    utils.save_figure(figure, path)
 
 
 # --- Command line -----------------------------------------------------------------------------------------------------
@@ -474,24 +622,22 @@ def draw_images(generators: dict, classifier: Classifier, args: argparse.Namespa
 def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = utils.make_parser(__doc__, "q2_gan", ["svhn", "mnist", "synthetic"], QUICK)
     add = parser.add_argument
-    add("--iterations", type=utils.positive_int, default=50_000, help="updates of the generator")
-    add("--critic-updates", type=utils.positive_int, default=5, help="updates of the critic for each of the generator")
-    add("--penalty", type=utils.positive_float, default=10.0, help="coefficient of the Lipschitz penalty")
-    add("--batch-size", type=utils.positive_int, default=64, help="images per update")
-    add("--lr", type=utils.positive_float, default=1e-4, help="learning rate of Adam, betas 0.5 and 0.9")
-    add("--width", type=utils.positive_int, default=64, help="channels h next to the image; deeper layers: 2h, 4h")
-    add("--latent-size", type=utils.positive_int, default=100, help="number of latent variables")
+    add("--iterations", type=utils.positive_int, help="updates of the generator")
+    add("--critic-updates", type=utils.positive_int, help="updates of the critic for each of the generator")
+    add("--penalty", type=utils.positive_float, help="coefficient of the Lipschitz penalty")
+    add("--batch-size", type=utils.positive_int, help="images per update")
+    add("--lr", type=utils.positive_float, help="learning rate of Adam")
+    add("--width", type=utils.positive_int, help="channels h next to the image; deeper layers: 2h, 4h")
+    add("--latent-size", type=utils.positive_int, help="number of latent variables")
     add("--snapshots", type=utils.natural, nargs="+", help="iterations to keep (default: at 0, 14, 40 and 100%%)")
-    add("--perturb-dims", type=utils.natural, nargs="+", default=[3, 30, 35, 50], help="latent dimensions to perturb")
-    add("--classifier-steps", type=utils.positive_int, default=900, help="updates of the classifier, 128 images each")
-    add("--samples", type=utils.two_or_more, default=5000, help="samples per snapshot and set of noise, to be measured")
-    add("--noise-seed", type=utils.natural, help="seed of the noise that is measured (default: SEED)")
-    args = utils.parse_args(parser, argv, QUICK)
-    if args.snapshots is None:
-        kept = [int(path.stem.split("_")[1]) for path in args.out.glob("snapshot_*.pt") if path.stem[9:].isdigit()]
-        args.snapshots = kept if args.figures_only else [round(place * args.iterations) for place in SNAPSHOT_PLACES]
-    args.snapshots = sorted(set(args.snapshots))
-    if max(args.snapshots, default=0) > args.iterations and not args.figures_only:
+    add("--perturb-dims", type=utils.natural, nargs="+", help="latent dimensions to perturb")
+    add("--classifier-steps", type=utils.positive_int, help="updates of the classifier, 128 images each")
+    add("--samples", type=utils.two_or_more, help="samples per snapshot and set of noise, to be measured")
+    args = utils.parse_args(parser, argv, RECIPE, QUICK)
+    args.starts, args.pairs = args.samples // 100 + 1, args.samples // 25 + 1  # in a set
+    places = args.snapshots or [round(place * args.iterations) for place in SNAPSHOT_PLACES]
+    args.snapshots = sorted(set(places))
+    if args.snapshots[-1] > args.iterations:
         raise utils.InputError(f"--snapshots {args.snapshots[-1]} lies past --iterations {args.iterations}")
     if (dim := max(args.perturb_dims)) >= args.latent_size:
         raise utils.InputError(f"--perturb-dims {dim}: dimensions go from 0 to {args.latent_size - 1}")
@@ -501,28 +647,29 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
     print(f"device: {utils.describe(args.device)}", flush=True)
-    if not args.snapshots:  # to draw from
-        return redraw(args.out, draw_curves, words)
+    if args.figures_only:
+        return pages.publish(utils.read_metrics(args.out, "q2_gan"), args.out, words, draw_curves)
     data, source = utils.load_rgb(args)
     print(f"data: {source}", flush=True)
-    if not args.figures_only:
-        checkpoints = [args.out / "checkpoint.pt", *sorted(args.out.glob("snapshot_*.pt")), args.out / "classifier.pt"]
-        utils.prepare_out(args, checkpoints)
+    if args.download:
+        return
+    old = [args.out / "checkpoint.pt", *args.out.glob("snapshot_*.pt"), args.out / "classifier.pt"]
+    utils.open_out(args, "q2_gan", old)
     torch.backends.cudnn.benchmark = True
     config = training_config(args, source)
-    if not args.figures_only:
-        train(data, args, config)
+    train(data, args, config)
+
     start = time.perf_counter()
-    classifier, accuracy = train_classifier(data, args, source)
-    generators, history = load_generators(args, config)
-    results = {"snapshots": args.snapshots, "classifier_accuracy": accuracy, "sure": SURE, "neighbours": NEIGHBOURS}
-    results |= evaluate(generators, classifier, data, args)
-    results["perturbation"] |= {"epsilons": EPSILONS, "digits": draw_images(generators, classifier, args)}
+    classifier = train_classifier(data, args, source)
+    generators, critics, history = load_snapshots(args, config)
+    results = {"snapshots": args.snapshots} | evaluate(generators, critics, classifier, data, args)
+    results["classifier"] = judge(classifier, scale(data["test_images"]), data["test_labels"], args.sure)
+    results["perturbation"]["digits"] = draw_images(generators, classifier, data, args)
     seconds = history["seconds"] + time.perf_counter() - start
-    run_config = utils.run_config(args, source) | {"iterations": args.snapshots[-1]}
-    provenance, history = history["provenance"], {"training": {key: history[key] for key in ("distance", "penalty")}}
-    utils.save_metrics(args.out, "q2_gan", provenance, run_config, seconds=seconds, history=history, results=results)
-    publish(args.out, draw_curves, words)
+    training = {"training": {key: history[key] for key in ("distance", "penalty")}}
+    content = {"config": utils.run_config(args), "seconds": seconds, "history": training, "results": results}
+    utils.save_metrics(args, "q2_gan", source, history["provenance"], **content)
+    pages.publish(utils.read_metrics(args.out, "q2_gan"), args.out, words, draw_curves)
 
 
 if __name__ == "__main__":

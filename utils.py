@@ -1,19 +1,21 @@
-"""What the three scripts share: command line, device, data, checkpoints and what a run leaves behind."""
+"""What the three scripts share: command line, device, data, checkpoints, figures, and one trick for speed."""
 
 import argparse
 import hashlib
 import io
-import itertools
 import json
 import math
 import os
 import platform
+import re
 import shlex
 import socket
 import subprocess
 import sys
 import tempfile
 import textwrap
+import time
+import uuid
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,21 +23,20 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import NoReturn
 
+os.environ["MPLBACKEND"] = "agg"  # the terminals of notebooks name one that may not be installed here
 import matplotlib
 import numpy as np
 import torch
 import torch.nn.functional as F
 import torchvision
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.datasets import CIFAR10, MNIST, SVHN
 from torchvision.datasets.utils import download_url
-from torchvision.utils import make_grid
 
 from data.synthetic import synthetic_data
 
-MODES = ("--resume", "--restart", "--figures-only")
+matplotlib.rcdefaults()  # the user's own settings may ask for LaTeX, other sizes or other colours
 OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory")
 OUT_OF_MEMORY += ("MPS backend out of memory",)  # torch has no class of its own for these
 
@@ -93,79 +94,111 @@ def make_parser(description: str, script: str, data: list[str], quick: dict) -> 
     add("--device", default="auto", help="auto (cuda, else mps, else cpu), cpu, cuda, cuda:1, mps")
     add("--quick", action="store_true", help=f"short pass into results/quick/{script}: --data synthetic {changes}")
     add = parser.add_mutually_exclusive_group().add_argument
-    add("--resume", action="store_true", help="continue from the checkpoints in OUT")
-    add("--restart", action="store_true", help="discard the checkpoints in OUT and train anew; --quick does so")
-    add("--figures-only", action="store_true", help="never train: evaluate and draw all finished runs in OUT again")
+    add("--restart", action="store_true", help="discard the named checkpoints in OUT and train anew, as --quick does")
+    add("--figures-only", action="store_true", help="draw the curves and the page again from OUT/metrics.json alone")
+    add("--download", action="store_true", help="fetch the data set, if it is absent, and end")
     return parser
 
 
-def parse_args(parser: Parser, argv: list[str] | None, quick: dict) -> argparse.Namespace:
-    """Parse `argv`; --quick changes the defaults to `quick`, so that explicit flags still win.
+def parse_args(parser: Parser, argv: list[str] | None, recipe: dict, quick: dict) -> argparse.Namespace:
+    """Parse `argv` with the defaults of `recipe`; --quick changes them to `quick`, so that explicit flags still win.
 
-    Raises InputError for nonsense, for a device that is not there and for a folder that cannot be written to or holds
-    the results of another script.
+    Entries of the recipe without a flag are in the result as well. InputError for nonsense and for a device that is not
+    there.
     """
-    assignment, script = parser.get_default("data"), Path(parser.prog).stem
+    script, assignment = Path(parser.prog).stem, parser.get_default("data")
+    parser.set_defaults(**recipe)
     args = parser.parse_args(argv)
     if args.quick:
         parser.set_defaults(data="synthetic", out=Path("results", "quick", script), **quick)
         args = parser.parse_args(argv)
+        args.restart |= args.out == parser.get_default("out")  # in another folder a long training may lie
     if args.out is None:  # other data must not stand where the assignment's is expected
         args.out = Path("results", script if args.data == assignment else f"{script}_{args.data}")
     args.device = choose_device(args.device)
-    if args.quick and args.out == parser.get_default("out"):  # in another folder a long training may lie
-        args.restart |= not (args.resume or args.figures_only)
-    flags = [flag for flag in (sys.argv[1:] if argv is None else argv) if flag not in MODES]
-    args.command = shlex.join(["python", parser.prog, *flags])
+    args.command = shlex.join(["python", parser.prog, *without_restart(sys.argv[1:] if argv is None else argv)])
+    return args
+
+
+def without_restart(flags: list[str]) -> list[str]:
+    """Return the flags of a command that goes on."""
+    return [flag for flag in flags if flag != "--restart"]
+
+
+def open_out(args: argparse.Namespace, script: str, checkpoints: list[Path]) -> None:
+    """Make the output folder; with --restart remove the `checkpoints` of what is to be trained anew.
+
+    InputError where it cannot be written to or holds the results of another script.
+    """
     try:
         args.out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=args.out).close()
     except OSError as error:
         raise InputError(f"cannot write to --out {args.out}: {error.strerror}") from error
-    with suppress(OSError, ValueError, TypeError, KeyError):  # there is none, or it is damaged
-        if (other := json.loads((args.out / "metrics.json").read_text(encoding="utf-8"))["script"]) != script:
-            raise InputError(f"{args.out} holds the results of {other}; give another --out")
-    return args
-
-
-def run_config(args: argparse.Namespace, source: str) -> dict:
-    """Return what determines the numbers of a run: the flags but for places and modes, and the data's source."""
-    elsewhere = {"device", "data_dir", "out", "resume", "restart", "figures_only", "command"}
-    return {key: value for key, value in vars(args).items() if key not in elsewhere} | {"source": source}
+    check_owner(args.out, script)
+    if args.restart:
+        for path in checkpoints:
+            path.unlink(missing_ok=True)
 
 
 def run(main: Callable[[], None]) -> NoReturn:
-    """Call `main` and exit: 0, 2 with one line for bad input, 130 with the command to resume after Ctrl-C."""
+    """Call `main` and exit: 0, 2 with one line for bad input, 130 with the command that goes on after Ctrl-C."""
     script = Path(sys.argv[0]).name
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # what the terminal's encoding lacks becomes "?"
     try:
         main()
         status, message = 0, None
-    except (InputError, OSError) as error:
+    except (InputError, ImportError) as error:
         status, message = 2, f"{script}: {error}"
     except KeyboardInterrupt:
-        flags = [flag for flag in sys.argv[1:] if flag not in MODES]
-        status, message = 130, f"\ninterrupted; continue with: python {shlex.join([script, *flags, '--resume'])}"
-    except (MemoryError, RuntimeError) as error:
-        words = any(words in str(error) for words in OUT_OF_MEMORY)
-        if not (words or isinstance(error, (MemoryError, torch.OutOfMemoryError))):
+        command = shlex.join(["python", script, *without_restart(sys.argv[1:])])
+        status, message = 130, f"\ninterrupted; go on with: {command}"
+    except (MemoryError, RuntimeError, OSError) as error:
+        if is_out_of_memory(error):
+            status, message = 2, f"{script}: not enough memory; give smaller sizes"
+        elif isinstance(error, OSError) and error.filename:
+            status, message = 2, f"{script}: {error}"
+        else:
             raise
-        status, message = 2, f"{script}: not enough memory; give smaller sizes"
     if message:
         print(message, file=sys.stderr)
     sys.exit(status)
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)
+
+
 def choose_device(name: str) -> torch.device:
-    """Return the device called `name`; 'auto' is cuda, else mps, else cpu. InputError if it is not there."""
+    """Return the device called `name`; 'auto' is cuda, else mps, else cpu, the first that works.
+
+    InputError if the one that is named is not there or does not work.
+    """
     count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
     available = [kind for kind in count if count[kind]]
     if name == "auto":
-        name = available[0]
+        for kind in available:
+            problem = try_device(device := torch.device(kind))
+            if not problem:
+                return device
+            print(f"{kind} is there but cannot be used: {problem}", file=sys.stderr)
     with suppress(RuntimeError):  # not the name of a device
         device = torch.device(name)
         if (device.index or 0) < count.get(device.type, 0):
+            if problem := try_device(device):
+                raise InputError(f"device {name!r} cannot be used: {problem}; give --device cpu")
             return device
     raise InputError(f"device {name!r} is not available here; there is {', '.join(available)}")
+
+
+def try_device(device: torch.device) -> str:
+    """Return why `device` cannot compute, in a line; nothing where it can."""
+    try:
+        (torch.ones(2, 2, device=device) @ torch.ones(2, 2, device=device)).sum().item()
+    except (RuntimeError, AssertionError, ImportError, OSError) as error:  # an old card, no driver, a foreign build
+        return textwrap.shorten(str(error), 120) or type(error).__name__
+    return ""
 
 
 def describe(device: torch.device) -> str:
@@ -185,27 +218,37 @@ def memory_format(device: torch.device) -> torch.memory_format:
     return torch.channels_last if device.type in ("cpu", "cuda") else torch.contiguous_format
 
 
-def provenance(args: argparse.Namespace, earlier: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Return command, commit ("+" if the code has changes; none outside git) and device, after those `earlier`."""
-    folder = Path(__file__).resolve().parent
-    git = ["git", f"--git-dir={folder / '.git'}", f"--work-tree={folder}", "describe", "--always", "--exclude=*"]
-    try:
-        commit = subprocess.run([*git, "--dirty=+"], capture_output=True, text=True, check=False).stdout.split()
-    except OSError:  # there is no git
-        commit = []
-    return merge(earlier, {"command": [args.command], "commit": commit, "device": [describe(args.device)]})
+class SmallMapConv2d(nn.Conv2d):
+    """A 3x3 convolution with padding 1 that takes maps of 1x1 and 2x2 as one matrix product on the CPU.
+
+    There every output sees the whole map, through the part of the kernel that begins at 1 - stride * its position, so
+    that nothing is multiplied by the padding's zeros. Parameters and outputs are those of nn.Conv2d with one group and
+    no bias.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, stride = x.shape[-1], self.stride[0]
+        if x.shape[-2:] not in ((1, 1), (2, 2)) or x.device.type != "cpu":
+            return super().forward(x)
+        starts = range(1, 1 - n, -stride)
+        kernels = torch.stack([self.weight[:, :, i : i + n, j : j + n] for i in starts for j in starts])
+        weight = kernels.permute(0, 1, 3, 4, 2).flatten(2).flatten(0, 1)  # (outputs, inputs), channels last in both
+        y = F.linear(x.permute(0, 2, 3, 1).flatten(1), weight)
+        return y.view(len(x), len(starts), len(starts), -1).permute(0, 3, 1, 2)
 
 
-def merge(*provenances: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Join what `provenance` returned for several trainings, each entry once."""
-    keys = dict.fromkeys(key for provenance in provenances for key in provenance)
-    return {key: list(dict.fromkeys(entry for p in provenances for entry in p.get(key, []))) for key in keys}
+def use_small_map_convolutions(network: nn.Module) -> None:
+    """Make all convolutions of `network` that SmallMapConv2d equals ones of that class, with the same parameters."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            kind = module.kernel_size, module.padding, module.groups, module.bias
+            if kind == ((3, 3), (1, 1), 1, None):
+                module.__class__ = SmallMapConv2d
 
 
 # --- Data -------------------------------------------------------------------------------------------------------------
 
 AMAT_URL = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/"
-AMAT_SOURCE = "binarized MNIST (Larochelle's files, MD5 checked)"
 AMAT_MD5 = {
     "train": "db28b1a6ae0fe70cbd3da91acf46e477",
     "valid": "bf37822a04e94123630de6a7dfd9c9ef",
@@ -239,9 +282,9 @@ def load_rgb(args: argparse.Namespace) -> tuple[dict[str, Tensor], str]:
     for split in ("train", "test"):
         images = torch.tensor(data[f"{split}_images"])
         if len(images) < 4:
-            raise InputError(f"{data['source']}: at least four {split} images are due")
+            raise InputError(f"{data['source']}: at least four {split} images are needed")
         if images.shape[1:3] not in ((28, 28), (32, 32)):
-            raise InputError(f"{data['source']}: images are {tuple(images.shape[1:])}; 32 x 32 or 28 x 28 is due")
+            raise InputError(f"{data['source']}: images are {tuple(images.shape[1:])}; 32 x 32 or 28 x 28 is needed")
         images = images.permute(0, 3, 1, 2) if images.dim() == 4 else images[:, None].expand(-1, 3, -1, -1)
         images = F.pad(images, [(32 - images.shape[-1]) // 2] * 4).contiguous(memory_format=memory_format(args.device))
         tensors[f"{split}_images"] = images.to(args.device)
@@ -249,17 +292,30 @@ def load_rgb(args: argparse.Namespace) -> tuple[dict[str, Tensor], str]:
     return tensors, data["source"]
 
 
+@contextmanager
+def reading(damaged: str) -> Iterator[None]:
+    """Turn whatever damaged bytes lead a reader to raise into an InputError that says `damaged`.
+
+    What says nothing about the file keeps its own words: a lack of memory, a missing package, a disk that fails.
+    """
+    try:
+        yield
+    except Exception as error:
+        system = isinstance(error, OSError) and error.errno is not None and not isinstance(error, FileNotFoundError)
+        if system or isinstance(error, InputError | ImportError) or is_out_of_memory(error):
+            raise
+        raise InputError(damaged) from error
+
+
 def load_npz(path: Path) -> dict:
     """Load the one-file format that `load_data` returns; InputError if a key, shape, type or label is wrong."""
-    try:
+    with reading(f"{path} cannot be read as .npz; delete or replace it"):
         with path.open("rb") as raw, np.load(raw) as file:
             data = {key: file[key] for key in file.files}
-        source = str(data.pop("source").item())
-    except KeyError as error:
-        raise InputError(f"{path} lacks source; see data/README.md for the format") from error
-    except Exception as error:  # numpy and zipfile raise whatever the damaged bytes lead them to
-        raise InputError(f"{path} cannot be read as .npz; delete or replace it") from error
+        source = str(data.pop("source", np.array("")).item())
     check_arrays(data, path)
+    if not source:
+        raise InputError(f"{path} lacks source; see data/README.md for the format")
     return data | {"source": source}
 
 
@@ -280,23 +336,17 @@ def check_arrays(data: dict, path: Path) -> None:
 
 
 def load_amat(data_dir: Path) -> dict:
-    """Load Larochelle's binarized MNIST, downloaded when absent; MNIST in its place when that fails."""
+    """Load Larochelle's binarized MNIST, downloaded when absent."""
     folder = data_dir / "binarized_mnist"
     paths = {split: folder / f"binarized_mnist_{split}.amat" for split in AMAT_MD5}
-    missing = {split: path.name for split, path in paths.items() if not path.exists()}
+    missing = [split for split, path in paths.items() if not path.exists()]
 
     def fetch(part: str) -> None:
-        for split, filename in missing.items():
-            download_url(AMAT_URL + filename, part, md5=AMAT_MD5[split])
+        for split in missing:
+            download_url(AMAT_URL + paths[split].name, part, md5=AMAT_MD5[split])
 
     if missing:
-        try:
-            _download(fetch, "binarized MNIST", folder)
-        except InputError as error:
-            if len(missing) < len(paths):
-                raise
-            print(f"{error}. Taking MNIST, binarised once, in its place.", file=sys.stderr)
-            return load_torchvision("mnist", data_dir)
+        _download(fetch, "binarized MNIST", folder, "--data mnist binarises MNIST in its place")
     data = {}
     for split, path in paths.items():
         raw = path.read_bytes()
@@ -304,7 +354,7 @@ def load_amat(data_dir: Path) -> dict:
             raise InputError(f"{path} has the wrong MD5; delete it to download it again")
         # Each pixel is a digit and a separator, so the digits are every other byte.
         data[f"{split}_images"] = (np.frombuffer(raw, np.uint8)[::2] - ord("0")).reshape(-1, 28, 28)
-    return data | {"source": AMAT_SOURCE}
+    return data | {"source": "binarized MNIST (Larochelle's files, MD5 checked)"}
 
 
 def load_torchvision(name: str, data_dir: Path) -> dict:
@@ -315,23 +365,26 @@ def load_torchvision(name: str, data_dir: Path) -> dict:
         "cifar10": (CIFAR10, "cifar-10-batches-py"),
     }[name]
     splits = {split: {"split": split} if name == "svhn" else {"train": split == "train"} for split in ("train", "test")}
+
+    def fetch(part: str) -> None:
+        for which in splits.values():
+            make(part, download=True, **which)
+
     if not (data_dir / file).exists():
-        _download(lambda part: [make(part, download=True, **which) for which in splits.values()], name, data_dir)
+        _download(fetch, name, data_dir, "--data synthetic needs none")
     data = {}
-    try:
+    text = f"is damaged or incomplete; complete it, or delete {file} to download it again"
+    with reading(f"{name} in {data_dir} {text}"):
         for split, which in splits.items():
             dataset = make(data_dir, **which)
             images = np.asarray(dataset.data)
             data[f"{split}_images"] = images.transpose(0, 2, 3, 1) if name == "svhn" else images
             data[f"{split}_labels"] = np.asarray(dataset.labels if name == "svhn" else dataset.targets, np.uint8)
-    except Exception as error:  # torchvision raises whatever the damaged bytes lead it to
-        text = f"is damaged or incomplete; complete it, or delete {file} to download it again"
-        raise InputError(f"{name} in {data_dir} {text}") from error
     check_arrays(data, data_dir / file)
     return data | {"source": f"{make.__name__} (torchvision)"}
 
 
-def _download(fetch: Callable[[str], object], name: str, folder: Path) -> None:
+def _download(fetch: Callable[[str], object], name: str, folder: Path, instead: str) -> None:
     """Let `fetch` fill a temporary folder and move what it holds into `folder` once all of it is there."""
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(30)
@@ -342,21 +395,28 @@ def _download(fetch: Callable[[str], object], name: str, folder: Path) -> None:
             for item in Path(part).iterdir():
                 item.replace(folder / item.name)
     except (RuntimeError, OSError, HTTPException) as error:
+        with suppress(OSError):  # if it is empty
+            folder.rmdir()
         reason = textwrap.shorten(str(error), 120) or type(error).__name__
-        text = f"no {name} in {folder}, and its download failed ({reason}); see data/README.md, or use --data synthetic"
+        text = f"no {name} in {folder}, and its download failed ({reason}); see data/README.md; {instead}"
         raise InputError(text) from error
     finally:
         socket.setdefaulttimeout(timeout)
 
 
-# --- Checkpoints and results ------------------------------------------------------------------------------------------
+# --- Checkpoints ------------------------------------------------------------------------------------------------------
 
 
 def write(path: Path, content: bytes | memoryview | str) -> None:
     """Write a file whole or not at all; InputError, with what was there kept, if it cannot be written."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # separate jobs may write the same file
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")  # separate jobs may write the same file
     try:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
+        for wait in (0.1, 0.5, 2.0):  # seconds in which a virus scanner may hold the target, on Windows
+            try:
+                return part.replace(path)
+            except PermissionError:
+                time.sleep(wait)
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
@@ -376,92 +436,94 @@ def save_checkpoint(path: Path, config: dict, modules: dict, history: dict) -> N
     write(path, buffer.getbuffer())
 
 
-def damaged(path: Path) -> InputError:
-    return InputError(f"{path} cannot be read as a checkpoint; replace it, or train anew with --restart")
+def load_checkpoint(path: Path, config: dict, modules: dict) -> dict:
+    """Restore `modules` and the RNGs from what `save_checkpoint` wrote and return its history.
 
-
-def read_checkpoint(path: Path) -> dict:
-    """Return what `save_checkpoint` wrote; InputError if it cannot be read."""
-    try:
+    InputError if it cannot be read or does not fit `config`.
+    """
+    with reading(f"{path} cannot be read as a checkpoint; replace it, or train anew with --restart"):
         with zipfile.ZipFile(path) as file:
             if file.testzip():  # compares the checksums, which torch.load does not
                 raise ValueError
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        return {key: checkpoint[key] for key in ("config", "history", "rng", "states")}
-    except Exception as error:  # torch's unpickler raises whatever the damaged bytes lead it to
-        raise damaged(path) from error
-
-
-def load_checkpoint(path: Path, config: dict, modules: dict) -> dict:
-    """Restore `modules` from `path` and return the whole checkpoint; InputError if it does not fit `config`."""
-    checkpoint = read_checkpoint(path)
+        saved, rng, history = checkpoint["config"], checkpoint["rng"], checkpoint["history"]
     for key, value in config.items():
-        if (saved := checkpoint["config"].get(key)) != value:
+        if saved.get(key) != value:
+            flag = "data" if key == "source" else f"--{key.replace('_', '-')}"
             text = "give the same flags, another --out, or --restart to discard it"
-            raise InputError(f"{path} was made with {key} = {saved}, not {value}; {text}")
-    try:
+            raise InputError(f"{path} was made with {flag} {saved.get(key)}, not {value}; {text}")
+    with reading(f"{path} does not hold what it is needed for; replace it, or train anew with --restart"):
         for name, module in modules.items():
             module.load_state_dict(checkpoint["states"][name])
-    except Exception as error:  # a state dict raises whatever a foreign layout leads it to
-        raise damaged(path) from error
-    return checkpoint
+    torch.set_rng_state(rng["cpu"])
+    if torch.cuda.is_initialized() and "cuda" in rng:
+        torch.cuda.set_rng_state_all(rng["cuda"][: torch.cuda.device_count()])
+    if torch.backends.mps.is_available() and "mps" in rng:
+        torch.mps.set_rng_state(rng["mps"])
+    return history
 
 
-def restore(args: argparse.Namespace, path: Path, config: dict, modules: dict, history: dict) -> dict:
-    """Return the history in `path`, with `modules` and the RNGs restored, where there is one to go on from.
+def announce(path: Path, done: int, total: int, unit: str) -> None:
+    """Say whether a training begins, goes on or is finished; InputError if it is past `total`, its --<unit>s."""
+    if done > total:
+        raise InputError(f"{path} is at {unit} {done} already; give --{unit}s {done} or more")
+    state = f"going on after {unit} {done} of {total}" if done else f"training begins, {total} {unit}s"
+    print(f"{path.name}: {f'finished, {total} {unit}s' if done == total else state}", flush=True)
 
-    Elsewhere return `history`, that of a training yet to come; InputError under --figures-only, which has none.
+
+def training_path(args: argparse.Namespace, name: str, seed: int) -> Path:
+    """Return the checkpoint of one of several trainings that share a folder."""
+    return args.out / f"checkpoint_{name}_seed{seed}.pt"
+
+
+def finished_trainings(
+    args: argparse.Namespace, names: list[str], config: Callable[[str, int], dict]
+) -> dict[str, dict[int, dict]]:
+    """Return the histories of all trainings of `names` in OUT that are finished, by name and seed.
+
+    A checkpoint must agree with `config` of its name and seed. Says which are left out, and why.
     """
-    if not (args.resume or args.figures_only) or not path.exists():
-        if args.figures_only:
-            raise InputError(f"{path} is missing; train without --figures-only first")
-        return history
-    checkpoint = load_checkpoint(path, config, modules)
-    if args.resume:
-        torch.set_rng_state(checkpoint["rng"]["cpu"])
-        if torch.cuda.is_initialized() and "cuda" in checkpoint["rng"]:
-            torch.cuda.set_rng_state_all(checkpoint["rng"]["cuda"][: torch.cuda.device_count()])
-        if torch.backends.mps.is_available() and "mps" in checkpoint["rng"]:
-            torch.mps.set_rng_state(checkpoint["rng"]["mps"])
-    return checkpoint["history"]
+    histories = {}
+    for path in args.out.glob("checkpoint_*_seed*.pt"):
+        match = re.fullmatch(r"checkpoint_(.*)_seed(\d+)", path.stem)
+        if not match or match[1] not in names:
+            continue
+        name, seed = match[1], int(match[2])
+        try:
+            history = load_checkpoint(path, config(name, seed), {})
+            done = len(history["seconds"])
+            if done != args.epochs:
+                raise InputError(f"{path} is at epoch {done} of {args.epochs}")
+            histories.setdefault(name, {})[seed] = history
+        except InputError as error:
+            print(f"left out: {error}", flush=True)
+    return {name: dict(sorted(histories[name].items())) for name in names if name in histories}
 
 
-def progress(path: Path, args: argparse.Namespace) -> tuple[bool, str]:
-    """Return whether the training in a checkpoint is finished, and in words how far it is."""
-    checkpoint, unit = read_checkpoint(path), "iterations" if "iterations" in args else "epochs"
-    history, planned = checkpoint["history"], getattr(args, unit)
-    done = history.get("iteration", 0) if unit == "iterations" else len(history["seconds"])
-    return done >= planned, f"{done:,} of {planned:,} {unit}"
-
-
-def prepare_out(args: argparse.Namespace, paths: list[Path]) -> None:
-    """Make sure that training to `paths` overwrites nothing that is not meant to be; --restart removes them.
-
-    InputError where one is there and neither --resume nor --restart is given. Where --resume finds none, say so.
-    """
-    old = [path for path in paths if path.exists()]
-    if args.resume and not old:
-        print(f"nothing in {args.out} to resume from: training starts anew", flush=True)
-    if args.restart:
-        for path in old:
-            path.unlink()
-    elif old and not args.resume:
-        text = "with the same flags --resume continues and --figures-only draws; --restart discards and trains anew"
-        raise InputError(f"{old[0]} is there, with {progress(old[0], args)[1]}: {text}")
-
-
-def finished(args: argparse.Namespace, paths: list[Path]) -> list[Path]:
-    """Return those of `paths` that hold a finished training; say which are left out."""
-    states = {path: progress(path, args) for path in paths if path.exists()}
-    for path, (_, words) in ((path, state) for path, state in states.items() if not state[0]):
-        print(f"{path} is left out: {words}", flush=True)
-    return [path for path, (done, _) in states.items() if done]
-
-
-def check_finite(value: Tensor | float, where: str) -> None:
-    """Raise InputError if `value`, a loss, is not finite."""
+def check_finite(value: Tensor | float, what: str) -> None:
+    """Raise InputError if `value`, in words `what`, is not finite."""
     if not torch.isfinite(torch.as_tensor(value)).all():
-        raise InputError(f"the loss is not finite {where}; what was saved before is kept, try a lower --lr")
+        raise InputError(f"{what} is not finite; what was saved before is kept, try a lower --lr")
+
+
+# --- Results ----------------------------------------------------------------------------------------------------------
+
+
+def provenance(args: argparse.Namespace, earlier: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Return command, commit ("+" if the code has changes; none outside git) and device, after those `earlier`."""
+    folder = Path(__file__).resolve().parent
+    git = ["git", f"--git-dir={folder / '.git'}", f"--work-tree={folder}", "describe", "--always", "--exclude=*"]
+    try:
+        commit = subprocess.run([*git, "--dirty=+"], capture_output=True, text=True, check=False).stdout.split()
+    except OSError:  # there is no git
+        commit = []
+    return merge(earlier, {"command": [args.command], "commit": commit, "device": [describe(args.device)]})
+
+
+def merge(*provenances: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Join what `provenance` returned for several trainings, each entry once."""
+    keys = dict.fromkeys(key for provenance in provenances for key in provenance)
+    return {key: list(dict.fromkeys(entry for p in provenances for entry in p.get(key, []))) for key in keys}
 
 
 def mean(values: Tensor) -> float:
@@ -469,63 +531,55 @@ def mean(values: Tensor) -> float:
     return float(values.cpu().double().mean())
 
 
-def save_metrics(
-    out: Path, script: str, provenance: dict, config: dict, seconds: float, history: dict[str, dict], results: dict
-) -> dict[str, object]:
-    """Write out/metrics.json and return its content.
+def run_config(args: argparse.Namespace) -> dict:
+    """Return what determines the numbers of a run: recipe and flags, but for places and modes."""
+    elsewhere = {"device", "data_dir", "out", "restart", "figures_only", "download", "command"}
+    return {key: value for key, value in vars(args).items() if key not in elsewhere}
+
+
+def save_metrics(args: argparse.Namespace, script: str, source: str, made_by: dict, **content: object) -> None:
+    """Write OUT/metrics.json: who made it, from which data, and `content` (config, seconds, history, results).
 
     Raises ValueError for numbers that are not finite, which JSON does not have.
     """
     versions = {module.__name__: module.__version__ for module in (np, matplotlib, torch, torchvision)}
     versions["python"] = platform.python_version()
-    metrics = {"script": script} | {key: "; ".join(entries) for key, entries in provenance.items() if entries}
-    metrics |= {"data": config["source"], "config": {key: config[key] for key in config if key != "source"}}
-    metrics |= {"versions": versions, "seconds": seconds, "history": history, "results": results}
-    write(out / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
-    return metrics
+    metrics = {"script": script} | {key: "; ".join(entries) for key, entries in made_by.items() if entries}
+    metrics |= {"data": source, "versions": versions, **content}
+    write(args.out / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
 
 
-@contextmanager
-def panels(path: Path, titles: dict[str, str], rows: int = 1, **labels: str) -> Iterator[dict[str, Axes]]:
-    """Give axes for curves under `titles`, and write them to `path`, with one legend of the labelled lines below."""
-    columns = len(titles) // rows
-    figure = Figure(figsize=(max(6, 4.2 * columns), 3.7 * rows), layout="constrained")
-    axes = dict(zip(titles, figure.subplots(rows, columns, squeeze=False).flat, strict=True))
-    for name, panel in axes.items():
-        panel.set(title=titles[name], **labels)
+def check_owner(out: Path, script: str) -> None:
+    """Raise InputError where a folder holds the results of another script."""
+    with suppress(OSError, ValueError, TypeError, KeyError):  # there is none, or it is damaged
+        if (other := json.loads((out / "metrics.json").read_text(encoding="utf-8"))["script"]) != script:
+            raise InputError(f"{out} holds the results of {other}; give another --out")
+
+
+def read_metrics(out: Path, script: str) -> dict:
+    """Return what `save_metrics` wrote; InputError where there is none of this script, or a damaged one."""
+    check_owner(out, script)
+    with reading(f"{out} holds no intact metrics.json to draw from; the same command without --figures-only makes it"):
+        metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+        return {key: metrics[key] for key in ("config", "history", "results")} | metrics
+
+
+def subplots(rows: int, columns: int, width: float = 4.2, height: float = 3.7) -> tuple[Figure, np.ndarray]:
+    """Return a figure and its axes (rows, columns), each of `width` times `height` inches, for curves."""
+    figure = Figure(figsize=(max(6, width * columns), height * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for panel in axes.flat:
         panel.grid(alpha=0.3)
-    yield axes
-    entries = {}  # each label once
-    for panel in axes.values():
-        entries |= {label: handle for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
-    if entries:
-        figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=4, fontsize=8)
-    save_figure(figure, path)
+    return figure, axes
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a compact PNG."""
+    """Write a compact PNG, with one legend of the labelled lines below."""
+    entries = {}  # each label once
+    for axes in figure.axes:
+        entries |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    if entries:
+        figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=4, fontsize=8)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", pil_kwargs={"optimize": True})
     write(path, buffer.getbuffer())
-
-
-def draw_strips(strips: dict[str, Tensor], labels: list, title: str, path: Path, digits: Tensor | None = None) -> None:
-    """Write rows of images (N, 3, 32, 32) in [-1, 1], their names on the left and `labels` above the columns.
-
-    digits: (len(strips), N), written under the images, "?" where they are negative.
-    """
-    height = 34 if digits is None else 46  # pixels of a cell: the image, a border of 2, and room for a digit
-    cells = F.pad(torch.cat(list(strips.values())).cpu() / 2 + 0.5, (0, 0, 0, height - 34), value=1).clamp(0, 1)
-    figure = Figure(figsize=(0.42 * len(labels) + 1.2, 0.0132 * height * len(strips) + 0.8), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(make_grid(cells, nrow=len(labels), pad_value=1).permute(1, 2, 0).numpy(), interpolation="nearest")
-    for row, column in itertools.product(range(len(strips)), range(0 if digits is None else len(labels))):
-        text, color = (digits[row, column].item(), "black") if digits[row, column] >= 0 else ("?", "silver")
-        axes.text(34 * column + 18, height * row + 40, text, color=color, size=8, ha="center", va="center")
-    axes.tick_params(length=0, labelsize=8, labeltop=True, labelbottom=False)
-    axes.spines[:].set_visible(False)
-    axes.set_xticks([34 * i + 18 for i in range(len(labels))], labels)
-    axes.set_yticks([height * i + 18 for i in range(len(strips))], list(strips))
-    axes.set_title(title, fontsize=10)
-    save_figure(figure, path)

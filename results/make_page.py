@@ -1,50 +1,37 @@
 """Write every report.md of the reference, and results/README.md, which joins them: python -m results.make_page"""
 
 import json
-from pathlib import Path
 
 from results import gan, simsiam, vae
-from results.pages import make_table, report
+from results.pages import FOLDER, fill, make_table, report, verdicts
 
-FOLDER = Path(__file__).parent
 REFERENCE = FOLDER / "reference"
 WORDS = {"q1_vae": vae, "q1_vae_200": vae, "q2_gan": gan, "q3_simsiam": simsiam}
 
 
 def reference_metrics() -> dict[str, dict]:
-    """Return what the committed runs measured, by script."""
-    paths = {name: REFERENCE / name / "metrics.json" for name in WORDS}
-    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.exists()}
+    """Return what the committed runs measured, by name."""
+    return {name: json.loads((REFERENCE / name / "metrics.json").read_text(encoding="utf-8")) for name in WORDS}
 
 
 def page() -> str:
-    """Return results/README.md: what was run, every verdict, and the answer to each question with its figures."""
-    runs, verdicts, answers = [["problem", "data", "device", "time, summed over runs", "report"]], [], []
-    for name, metrics in reference_metrics().items():
-        words, number = WORDS[name], name[1]
-        time = f"{metrics['seconds'] / 60:.0f} min"
-        runs.append([number, metrics["data"], metrics["device"], time, f"[{name}](reference/{name}/report.md)"])
-        header, *rows = words.closing_table(metrics)
-        text = words.answers(metrics)
-        if name == "q1_vae_200":  # it adds to the recipe's answers, and has no claims of the original to decide
-            rows, text = [], words.beyond(metrics)
-        verdicts += [[number, *row] for row in rows]
-        answers.append(text.replace("](", f"](reference/{name}/"))
-    joined = "\n".join(answers)
-    return f"""# Results
-
-What was run; each problem's own report has its recipe. The answers follow, by the assignment's numbers; questions that
-ask for code alone are answered in the scripts.
-
-{make_table(runs)}
-
-Ours beside the original's, each with this project's criterion for it; "-" where there is none.
-Problem 1: nats per image, mean and standard deviation (SD) over seeds, or standard error (SE). Problem 2: means over
-independent sets of noise with their standard errors; a claim is supported or contradicted beyond three of them.
-
-{make_table([["problem", *header], *verdicts])}
-
-{joined}"""
+    """Return results/README.md: every verdict, the original's figures, what else was found, how it was measured."""
+    metrics = reference_metrics()
+    rows, objections, runs = [], [], [["run", "data", "device", "time, summed over trainings"]]
+    for name, numbers in metrics.items():
+        minutes = f"{numbers['seconds'] / 60:,.0f} min"
+        runs.append([f"[{name}](reference/{name}/report.md)", numbers["data"], numbers["device"], minutes])
+        if name != "q1_vae_200":  # it is beyond the recipe
+            header, *claims = verdicts(WORDS[name], numbers)
+            rows += claims
+            objections += (
+                [f"Problem {name[1]}: {WORDS[name].objection(numbers)}"] if WORDS[name].objection(numbers) else []
+            )
+    places = {"verdicts": make_table([header, *rows]), "objections": "\n\n".join(objections), "runs": make_table(runs)}
+    for place, name in (("vae", "q1_vae"), ("long", "q1_vae_200"), ("gan", "q2_gan"), ("simsiam", "q3_simsiam")):
+        places[place] = WORDS[name].places(metrics[name])
+        places[f"{place}_epochs"] = metrics[name]["config"].get("epochs")
+    return fill("page", places)
 
 
 if __name__ == "__main__":

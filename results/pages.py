@@ -1,11 +1,28 @@
-"""What the reports of the three problems share: tables, the frame of a page, the end of a run. No torch is needed."""
+"""What the pages of the three problems share: verdicts, tables, templates. No torch is needed."""
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean, stdev
 from types import ModuleType
+from typing import NamedTuple
+
+from scipy.stats import t
+
+FOLDER = Path(__file__).parent
+
+
+class Claim(NamedTuple):
+    """What the original says, and what decides it: a quantity by its name, and what `decide` compares it with."""
+
+    question: str
+    original: str
+    quantity: str
+    comparison: str
+    limit: float | tuple[float, float, float]
+
+
+# --- Verdicts ---------------------------------------------------------------------------------------------------------
 
 
 def standard_error(values: list[float]) -> float:
@@ -13,33 +30,94 @@ def standard_error(values: list[float]) -> float:
     return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 
 
-def mean_error(values: list[float]) -> str:
-    """Return the mean and, of several values, its standard error, to that error's precision."""
-    mean, error = fmean(values), standard_error(values)
+def prediction_error(values: list[float]) -> float:
+    """Return the half-width of the 95% prediction interval of one more value: t(n - 1) SD sqrt(1 + 1 / n)."""
+    n = len(values)
+    return float(t.ppf(0.975, n - 1)) * stdev(values) * math.sqrt(1 + 1 / n) if n > 1 else 0.0
+
+
+def decide(values: list[float], comparison: str, limit: float | tuple[float, float, float]) -> str:
+    """Return whether values support a claim: "supported", "contradicted" or "not decided".
+
+    "<", ">", "within": the mean of at least five lies three standard errors below, above, or within `limit` of 0.
+    "<=": each, of a training of its own, is at most `limit`. "predicts": the 95% prediction interval of at least three
+    trainings meets low to high, and its half-width is at most the third number of `limit`.
+    """
+    mean = fmean(values)
+    if comparison == "<=":
+        return "supported" if max(values) <= limit else "contradicted"
+    if comparison == "predicts":
+        low, high, widest = limit
+        error = prediction_error(values)
+        if len(values) < 3:
+            return "not decided"
+        if not low - error <= mean <= high + error:
+            return "contradicted"
+        return "supported" if error <= widest else "not decided"
+    if len(values) < 5:  # of fewer, three standard errors are too often exceeded by chance
+        return "not decided"
+    room = {"<": limit - mean, ">": mean - limit, "within": limit - abs(mean)}[comparison]
+    margin = 3 * standard_error(values)
+    return "supported" if room > margin else "contradicted" if room < -margin else "not decided"
+
+
+def criterion(claim: Claim) -> str:
+    """Return in words what `decide` asks for."""
+    if claim.comparison == "within":
+        return f"within {claim.limit} of 0"
+    if claim.comparison == "predicts":
+        low, high, widest = claim.limit
+        return f"interval holds {low}" if low == high else f"interval meets {low} to {high}, half at most {widest}"
+    return f"{claim.comparison} {claim.limit}"
+
+
+def measured(values: list[float], comparison: str) -> str:
+    """Return the mean with the error that `decide` takes: of the mean, or of the prediction of one more training."""
+    return plus_minus(fmean(values), prediction_error(values) if comparison == "predicts" else standard_error(values))
+
+
+def plus_minus(mean: float, error: float) -> str:
+    """Return a number and its error, to two digits of that error; without one, to four digits."""
     if not error:
         return f"{mean:.4g}"
     digits = max(0, 1 - math.floor(math.log10(error)))
     return f"{mean:.{digits}f} ± {error:.{digits}f}"
 
 
-def decide(values: list[float], sign: str, limit: float) -> str:
-    """Return whether the mean lies three standard errors beyond `limit`, on the side that `sign` ("<", ">") names."""
-    if len(values) < 5:  # of fewer, three standard errors are too often exceeded by chance
-        return "not decided"
-    excess = (fmean(values) - limit) * (1 if sign == ">" else -1)
-    margin = 3 * standard_error(values)
-    return "supported" if excess > margin else "contradicted" if excess < -margin else "not decided"
+def mean_error(values: list[float]) -> str:
+    """Return the mean and its standard error."""
+    return plus_minus(fmean(values), standard_error(values))
+
+
+def objection(metrics: dict, sources: list[str], recipe: dict) -> str:
+    """Return in a sentence why a run decides nothing: it has not the original's data or recipe; "" where it has."""
+    if metrics["data"] not in sources:
+        return f"Numbers without verdicts: the data are not the original's but {metrics['data']}."
+    config = metrics["config"]
+    other = [
+        f"{key.replace('_', ' ')} {config[key]}, not {value}" for key, value in recipe.items() if config[key] != value
+    ]
+    return f"Numbers without verdicts: the recipe is not the original's ({'; '.join(other)})." if other else ""
+
+
+def verdicts(words: ModuleType, metrics: dict) -> list[list[str]]:
+    """Return the closing table: a row for each claim whose quantity was measured, with a verdict where one is due."""
+    rows = [["question", "the original", "quantity", "ours", "criterion", "verdict"]]
+    quantities, silent = words.quantities(metrics), words.objection(metrics)
+    for claim in words.CLAIMS:
+        if values := quantities.get(claim.quantity):
+            verdict = "-" if silent else decide(values, claim.comparison, claim.limit)
+            ours = measured(values, claim.comparison)
+            rows.append([claim.question, claim.original, claim.quantity, ours, criterion(claim), verdict])
+    return rows
+
+
+# --- Pages ------------------------------------------------------------------------------------------------------------
 
 
 def make_table(rows: list[list]) -> str:
-    """Return a table with aligned columns, the first row its header; floats with four decimals, truth as yes and no."""
-
-    def text(cell: object) -> str:
-        if isinstance(cell, bool):
-            return "yes" if cell else "no"
-        return f"{cell:.4f}" if isinstance(cell, float) else str(cell)
-
-    cells = [[text(cell) for cell in row] for row in rows]
+    """Return a table in Markdown with aligned columns, the first row its header; floats with four decimals."""
+    cells = [[f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     cells.insert(1, ["-" * width for width in widths])
     return "\n".join(
@@ -47,40 +125,34 @@ def make_table(rows: list[list]) -> str:
     )
 
 
-def report(words: ModuleType, metrics: dict) -> str:
-    """Return the page of one problem: what was run, the closing table, the answers."""
-    made_by = f"`{metrics['command']}`" if "command" in metrics else "not recorded"
+def fill(template: str, places: dict) -> str:
+    """Return results/<template>.md with its places filled."""
+    return (FOLDER / f"{template}.md").read_text(encoding="utf-8").format(**places)
+
+
+def origin(metrics: dict) -> str:
+    """Return what was run: data, recipe, command, device, time."""
+    recipe = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in metrics["config"].items())
     commit = f", trained at commit {metrics['commit']}" if "commit" in metrics else ""
-    return f"""# {words.TITLE}
-
-- Data: {metrics["data"]}.
-- Recipe: {words.recipe(metrics)}.
-- Command: {made_by}{commit}.
+    return f"""- Data: {metrics["data"]}.
+- Recipe: {recipe}.
+- Command: `{metrics.get("command", "not recorded")}`{commit}.
 - Device: {metrics["device"]}, torch {metrics["versions"]["torch"]}.
-- Time: {metrics["seconds"] / 60:.0f} minutes, summed over runs.
-
-{make_table(words.closing_table(metrics))}
-
-{words.answers(metrics)}"""
+- Time: {metrics["seconds"] / 60:.0f} minutes, summed over trainings."""
 
 
-def redraw(out: Path, draw_curves: Callable[[dict, Path], None], words: ModuleType) -> None:
-    """Do what `publish` does where there is no finished training to evaluate, and say so."""
-    print(f"{out} holds no finished training; metrics.json alone can give the curves", flush=True)
-    publish(out, draw_curves, words)
+def report(words: ModuleType, metrics: dict) -> str:
+    """Return the page of one problem."""
+    places = {"origin": origin(metrics), "verdicts": make_table(verdicts(words, metrics))}
+    places["objection"] = words.objection(metrics) or words.DECIDED
+    return fill(words.TEMPLATE, places | words.places(metrics))
 
 
-def publish(out: Path, draw_curves: Callable[[dict, Path], None], words: ModuleType) -> None:
-    """Draw the figures that need `out`/metrics.json alone, write report.md and end with the closing table.
-
-    Raises OSError where there is no metrics.json to draw from.
-    """
-    try:
-        metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-        if not metrics.keys() >= {"config", "history", "results"}:
-            raise ValueError
-    except (OSError, ValueError, AttributeError) as error:
-        raise OSError(f"{out} holds neither a finished training nor an intact metrics.json to draw from") from error
+def publish(metrics: dict, out: Path, words: ModuleType, draw_curves: Callable[[dict, Path], None]) -> None:
+    """Draw the figures that need the metrics alone, write report.md and end with the closing table."""
     draw_curves(metrics, out)
     (out / "report.md").write_text(report(words, metrics), encoding="utf-8")
-    print(f"{make_table(words.closing_table(metrics))}\nfigures, metrics.json and report.md are in {out}")
+    print(make_table(verdicts(words, metrics)))
+    if silent := words.objection(metrics):
+        print(silent)
+    print(f"figures, metrics.json and report.md are in {out}")

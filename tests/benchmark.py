@@ -37,6 +37,7 @@ import q1_vae
 import q2_gan
 import q3_simsiam
 import utils
+from data import augmentation
 from data.synthetic import synthetic_digits
 from results.pages import make_table
 
@@ -190,13 +191,13 @@ def two_views() -> Iterator[Functions]:
             transforms.RandomApply([transforms.ColorJitter(0.4, 0.4, 0.4, 0.1)], 0.8),
             transforms.RandomGrayscale(0.2),
             transforms.ToTensor(),
-            transforms.Normalize(q3_simsiam.MEAN, q3_simsiam.STD),
+            transforms.Normalize(augmentation.MEAN, augmentation.STD),
         ]
     )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield {
-        "ours": lambda: (q3_simsiam.augment(images), q3_simsiam.augment(images)),
+        "ours": lambda: (augmentation.augment(images), augmentation.augment(images)),
         "baseline": lambda: [torch.stack([transform(picture) for picture in pictures]) for _ in range(2)],
     }
     torch.set_num_threads(threads)
@@ -208,20 +209,20 @@ def simsiam_step() -> Iterator[Functions]:
 
     def make(convolution: type[nn.Conv2d]) -> Callable[[], None]:
         model = q3_simsiam.SimSiam(resnet18).to(memory_format=torch.channels_last)
-        optimizer = q3_simsiam.make_optimizer(model, 0.12)
+        optimizer = q3_simsiam.make_optimizer(model, 0.12, 0.9, 5e-4)
         for module in model.modules():
-            if isinstance(module, q3_simsiam.SmallMapConv2d):
+            if isinstance(module, utils.SmallMapConv2d):
                 module.__class__ = convolution
 
         def update() -> None:
-            loss = model.loss(*model(q3_simsiam.augment(images), q3_simsiam.augment(images)))
+            loss = model.loss(*model(augmentation.augment(images), augmentation.augment(images)))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
 
         return update
 
-    yield {"ours": make(q3_simsiam.SmallMapConv2d), "baseline": make(nn.Conv2d)}
+    yield {"ours": make(utils.SmallMapConv2d), "baseline": make(nn.Conv2d)}
 
 
 def knn_monitor() -> Iterator[Functions]:

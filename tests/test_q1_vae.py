@@ -257,7 +257,8 @@ def test_defaults_are_the_assignments(monkeypatch, tmp_path):
     args = vars(q1_vae.get_args([]))
     expected = {"epochs": 20, "batch_size": 64, "lr": 3e-4, "latent_size": 100, "kl_samples": 10}
     expected |= {"importance_samples": 200, "test_images": 10_000, "data": "binarized_mnist", "repeats": 1, "seed": 0}
-    assert args.items() >= expected.items()
+    expected["curve_samples"] = [1, 5, 10, 50, 200, 1000]
+    assert args.items() >= expected.items() and args.items() >= words.RECIPE.items()
 
 
 def test_importance_sampling_is_exact_with_the_exact_posterior():
@@ -371,7 +372,7 @@ def test_training_raises_the_elbo_and_the_elbo_stays_below_log_p(finished):
 
 def test_estimate_rises_with_k_from_the_elbo(finished):
     curves = read_metrics(finished)["results"]["curves"]
-    for name in words.ESTIMATORS:
+    for name in words.LABELS:
         for estimates, elbo in zip(curves["estimates"][name], curves["elbo"][name], strict=True):
             assert estimates == sorted(estimates)
             assert estimates[0] == pytest.approx(elbo, abs=6)  # 5 standard errors of 6 images
@@ -383,73 +384,38 @@ def test_seeds_differ_and_the_first_ones_numbers_stand_for_the_run(finished):
     assert first != second and results["elbo_mc"] == first
 
 
-def test_figures_only_reproduces_the_numbers(arguments, finished):
+def test_the_same_command_evaluates_a_finished_run_again(arguments, finished, capsys):
     before = read_metrics(finished)
-    q1_vae.main([*arguments, "--repeats", "2", "--out", str(finished), "--figures-only"])
-    assert read_metrics(finished) == before
+    q1_vae.main([*arguments, "--repeats", "2", "--out", str(finished)])
+    assert read_metrics(finished) == before and "checkpoint_mc_seed1.pt: finished, 2 epochs" in capsys.readouterr().out
 
 
-def test_criteria_and_the_originals_numbers_hold_for_the_official_data_only(finished):
-    metrics = read_metrics(finished)
-    originals = [row[2] for row in words.closing_table(metrics)[1:]]
-    assert originals == ["-"] * 5
-    official = metrics | {"data": words.OFFICIAL}
-    assert words.closing_table(official) == words.closing_table(metrics)  # its recipe is shorter
-    rows = words.closing_table(official | {"config": metrics["config"] | words.RECIPE})
-    assert (rows[1][2], rows[1][-1]) == (-101.2571, "0 of 2 seeds")
-    assert (rows[4][2], rows[4][-1]) == (-95.3737, "2 of 2 seeds")
+@pytest.fixture
+def figures(finished, tmp_path, monkeypatch):
+    """The figures that metrics.json alone gives, by name, and the metrics."""
+    drawn, metrics = {}, read_metrics(finished)
+    monkeypatch.setattr(utils, "save_figure", lambda figure, path: drawn.update({path.stem: figure}))
+    q1_vae.draw_curves(metrics, tmp_path)
+    return drawn, metrics
 
 
-def estimators(analytic, mc):
-    """Metrics of one model for each number in `analytic` and `mc`."""
-    pairs = zip(analytic, mc, strict=True)
-    seeds = {
-        str(i): {"elbo_analytic": a, "elbo_mc": b}
-        | {f"{key}_{name}": -95 for key in ("log_likelihood", "test_elbo") for name in words.ESTIMATORS}
-        for i, (a, b) in enumerate(pairs)
-    }
-    return {"data": words.OFFICIAL, "config": words.RECIPE, "results": {"seeds": seeds}}
+def test_elbo_is_drawn_as_mean_and_band_over_seeds(figures):
+    drawn, metrics = figures
+    whole, late = drawn["elbo"].axes
+    for line, band, name in zip(whole.lines, whole.collections, ("analytic", "mc"), strict=True):
+        curves = np.array([metrics["history"][f"{name}_seed{seed}"]["elbo"] for seed in "01"])
+        assert list(line.get_xdata()) == [1, 2] and line.get_ydata() == pytest.approx(curves.mean(0))
+        edges = band.get_paths()[0].vertices[:, 1]
+        assert edges.max() == pytest.approx((curves.mean(0) + curves.std(0, ddof=1)).max())
+    assert list(late.lines[0].get_xdata()) == [2] and len(late.lines) == 2  # none of the original's on other images
 
 
-@pytest.mark.parametrize(
-    ("differences", "verdict"),
-    [
-        ([0.2, -0.3, 0.4, 0.1, 0.2], "supported"),
-        ([-0.2, 0.3, -0.4, -0.1, -0.2], "supported"),
-        ([1.4, 1.5, 1.6, 1.5, 1.4], "contradicted"),
-        ([-1.4, -1.5, -1.6, -1.5, -1.4], "contradicted"),
-        ([1.2, -1.2, 1.3, -1.3, 1.2, -1.2], "not decided"),
-        ([0.9, 1.0, 0.95, 1.0, 0.9], "not decided"),
-        ([0.2], "not decided"),
-    ],
-)
-def test_estimators_are_close_where_their_difference_lies_within_a_nat(differences, verdict):
-    table = words.closing_table(estimators([-101 + d for d in differences], [-101] * len(differences)))
-    assert table[3][-1] == verdict
-    assert table[4][-1] in (False, f"0 of {len(differences)} seeds")  # log p(x) is not above the ELBO
-
-
-def test_mean_and_standard_deviation_over_seeds():
-    table = words.closing_table(estimators([-101, -103, -102], [-101.5, -101.5, -101.5]))
-    assert table[1][1:] == ["-102.00 (SD 1.00)", -101.2571, "> -102", "1 of 3 seeds"]
-    assert table[2][-1] == "3 of 3 seeds"
-
-
-def test_overfitting_is_told_from_the_histories():
-    metrics = estimators([-94], [-95])
-    metrics["config"] = metrics["config"] | {"epochs": 3}
-    metrics["history"] = {"analytic_seed0": {"elbo": [-99, -93.5, -94]}, "mc_seed0": {"elbo": [-99, -93.5, -93]}}
-    numbers = {"train_elbo": -90, "test_elbo": -94, "log_likelihood": -89.5}
-    metrics["results"]["seeds"]["0"] |= {f"{k}_{name}": v for k, v in numbers.items() for name in words.ESTIMATORS}
-    analytic, mc = words.overfitting(metrics).split("\n\n")
-    assert "-90.00 nats on training and -94.00 on test images, a gap of 4.00" in analytic
-    assert "falls, longer training overfits, from -93.50 to -94.00" in analytic
-    assert "4.50 nats above the ELBO" in analytic
-    assert "still rises, longer training helps, from -93.50 to -93.00" in mc
-    beyond = words.beyond(metrics)
-    assert "3 epochs" in beyond and analytic in beyond and mc in beyond
-    assert "a validation ELBO of -94.0000 (analytic KL) and -95.0000 (Monte Carlo KL)" in beyond
-    assert "a test log p(x) of -89.5000 (analytic KL) and -89.5000 (Monte Carlo KL)" in beyond
+def test_log_likelihood_is_drawn_against_k(figures):
+    drawn, metrics = figures
+    (axes,), curves = drawn["log_likelihood"].axes, metrics["results"]["curves"]
+    assert list(axes.lines[0].get_xdata()) == curves["samples"]
+    assert axes.lines[0].get_ydata() == pytest.approx(np.mean(curves["estimates"]["analytic"], 0))
+    assert axes.lines[1].get_ydata()[0] == pytest.approx(np.mean(curves["elbo"]["analytic"]))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
@@ -461,13 +427,17 @@ def test_script_runs_on_cuda(arguments, tmp_path):
 KILLED = """
 import os, signal, sys, torch, q1_vae, utils
 torch.set_num_threads(int(sys.argv[1]))
-save, replace, evaluate = utils.save_checkpoint, q1_vae.Path.replace, q1_vae.evaluate
+save = utils.save_checkpoint
 die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 def before_the_first_checkpoint(): utils.save_checkpoint = die
-def between_writing_and_renaming(): q1_vae.Path.replace = die
+def between_writing_and_renaming(): utils.Path.replace = die
 def in_the_second_epoch(): utils.save_checkpoint = lambda *a: (save(*a), setattr(torch.optim.Adam, "step", die))
 def in_the_evaluation(): q1_vae.evaluate = die
-def in_the_second_model(): q1_vae.evaluate = lambda *a: setattr(torch.optim.Adam, "step", die) or evaluate(*a)
+def in_the_second_model():
+    def kill_after_the_last_epoch(path, config, modules, history):
+        save(path, config, modules, history)
+        if len(history["seconds"]) == 2: torch.optim.Adam.step = die
+    utils.save_checkpoint = kill_after_the_last_epoch
 for i, moment in enumerate((before_the_first_checkpoint, between_writing_and_renaming, in_the_second_epoch,
                             in_the_evaluation, in_the_second_model)):
     argv = [*sys.argv[3:], "--out", f"{sys.argv[2]}/{moment.__name__}"]
@@ -476,7 +446,7 @@ for i, moment in enumerate((before_the_first_checkpoint, between_writing_and_ren
         if not pid:
             if kill:
                 moment()
-            q1_vae.main(argv + ["--resume"] * (not kill))
+            q1_vae.main(argv)
             os._exit(0)
         assert os.waitpid(pid, 0)[1] == (signal.SIGKILL if kill else 0), moment
 """
@@ -499,19 +469,21 @@ def test_resume_after_sigkill_ends_with_identical_numbers(arguments, tmp_path, f
 def test_more_epochs_go_on_from_the_finished_training_and_fewer_are_refused(arguments, finished, tmp_path):
     flags = [*arguments, "--out", str(tmp_path)]
     q1_vae.main([*flags, "--epochs", "1"])
-    q1_vae.main([*flags, "--resume"])
+    q1_vae.main(flags)
     metrics, expected = read_metrics(tmp_path), read_metrics(finished)
     assert metrics["history"].items() <= expected["history"].items() and metrics["config"]["epochs"] == 2
     assert metrics["results"]["seeds"]["0"] == expected["results"]["seeds"]["0"]
     with pytest.raises(utils.InputError, match=r"analytic_seed0\.pt is at epoch 2 already; give --epochs 2 or more"):
-        q1_vae.main([*flags, "--resume", "--epochs", "1"])
+        q1_vae.main([*flags, "--epochs", "1"])
 
 
 def test_one_step_of_training_is_adam_on_the_negative_elbo(tmp_path):
     args = q1_vae.get_args(["--out", str(tmp_path), "--device", "cpu", "--epochs", "2", "--latent-size", "5"])
     images = (torch.rand(40, 784) < 0.3).byte()
     data = {"train": images, "valid": images}
-    trained, history = q1_vae.train("mc", 3, data, args, "noise")
+    args.out.mkdir(exist_ok=True)
+    trained = q1_vae.train("mc", 3, data, args, "noise")
+    history = utils.load_checkpoint(tmp_path / "checkpoint_mc_seed3.pt", {}, {})
 
     torch.manual_seed(3)
     vae = q1_vae.VAE(5)
@@ -528,22 +500,27 @@ def test_one_step_of_training_is_adam_on_the_negative_elbo(tmp_path):
 
 
 def test_restart_discards_the_old_checkpoints(arguments, tmp_path, monkeypatch):
-    """Else --resume after an interrupted restart would take the first start's second model for its own."""
+    """Else the same command after an interrupted restart would take the first start's second model for its own."""
     out = ["--out", str(tmp_path), "--repeats", "1"]
     q1_vae.main([*arguments, *out])
-    monkeypatch.setattr(q1_vae, "evaluate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    train = q1_vae.train
+
+    def interrupted(name, *rest):
+        if name == "mc":
+            raise KeyboardInterrupt
+        return train(name, *rest)
+
+    monkeypatch.setattr(q1_vae, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
         q1_vae.main([*arguments, *out, "--lr", "0.001", "--restart"])
     assert [path.name for path in tmp_path.glob("*.pt")] == ["checkpoint_analytic_seed0.pt"]
 
 
 def test_seeds_trained_as_separate_jobs_are_joined(arguments, finished, tmp_path):
-    for seed in ("0", "1"):
+    for seed in ("1", "0"):
         q1_vae.main([*arguments, "--seed", seed, "--out", str(tmp_path)])
-    q1_vae.main([*arguments, "--out", str(tmp_path), "--figures-only"])
     joined, expected = read_metrics(tmp_path), read_metrics(finished)
     assert joined["results"] == expected["results"] and joined["history"] == expected["history"]
-    assert joined["config"] == expected["config"]
 
 
 def test_bad_input_ends_the_process_with_status_2_and_one_line(tmp_path):
@@ -571,5 +548,5 @@ def test_ctrl_c_says_how_to_resume_and_exits_130(data_dir, tmp_path):
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert error.strip() == f"interrupted; continue with: python q1_vae.py {' '.join(flags)} --resume"
+    assert error.strip() == f"interrupted; go on with: python q1_vae.py {' '.join(flags)}"
     assert (tmp_path / "checkpoint_analytic_seed0.pt").exists()

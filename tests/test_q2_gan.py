@@ -1,9 +1,9 @@
 """Problem 2: the losses against closed forms, the measures against hand computations, and the script end to end."""
 
+import argparse
 import math
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ import q2_gan
 import utils
 from data.synthetic import synthetic_data, synthetic_digits
 from results import gan as words
-from results.pages import decide, make_table, mean_error
+from results.pages import mean_error
 from tests import oracles
 from tests.helpers import read_metrics
 
@@ -131,7 +131,7 @@ def bright(tmp_path):
 def test_training_moves_the_samples_to_the_data(bright):
     args, data = bright
     q2_gan.train(data, args, {})
-    generators, history = q2_gan.load_generators(args, {})
+    generators, _, history = q2_gan.load_snapshots(args, {})
     means = [q2_gan.generate(generator, torch.randn(50, 4)).mean().item() for generator in generators.values()]
     assert abs(means[0]) < 0.2 and means[-1] > 0.5
     assert history["iteration"] == 60 and len(history["distance"]) == 6
@@ -139,31 +139,42 @@ def test_training_moves_the_samples_to_the_data(bright):
     assert max(history["penalty"]) < 5  # and the penalty bounds its slope
 
 
-def test_adam_has_the_originals_betas(bright, monkeypatch):
-    settings, adam = [], torch.optim.Adam
-    monkeypatch.setattr(torch.optim, "Adam", lambda *a, **k: (settings.append(adam(*a, **k)), settings[-1])[1])
+def test_training_is_the_loop_of_the_paper(bright):
+    """Written plainly: two critic updates, penalty 10, for each of the generator; Adam with betas 0.5 and 0.9."""
     args, data = bright
-    args.iterations, args.snapshots = 1, [1]
+    args.iterations, args.snapshots = 3, [3]
+    data["train_images"] = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8)
     q2_gan.train(data, args, {})
-    assert [(adam.defaults["lr"], adam.defaults["betas"]) for adam in settings] == [(0.005, (0.5, 0.9))] * 2
+    states = torch.load(args.out / "snapshot_3.pt", weights_only=True)["states"]
+
+    torch.manual_seed(0)
+    generator, critic = q2_gan.Generator(4, 4), q2_gan.Critic(4)
+    adams = [torch.optim.Adam(m.parameters(), 0.005, (0.5, 0.9)) for m in (generator, critic)]
+    for _ in range(3):
+        for _ in range(2):
+            x = data["train_images"][torch.randint(40, (16,))] / 127.5 - 1
+            y = generator(torch.randn(16, 4)).detach()
+            loss = critic(y).mean() - critic(x).mean() + 10 * q2_gan.lp_reg(x, y, critic)
+            critic.zero_grad()
+            loss.backward()
+            adams[1].step()
+        generator.zero_grad()
+        (-critic(generator(torch.randn(16, 4))).mean()).backward()
+        adams[0].step()
+    trained, z = q2_gan.Generator(4, 4), torch.randn(50, 4)
+    trained.load_state_dict(states["generator"])
+    torch.testing.assert_close(trained(z), generator(z), rtol=0, atol=1e-3)  # but for biases that have no effect
+    torch.testing.assert_close(states["critic"], critic.state_dict(), rtol=1e-3, atol=1e-4)
 
 
 def test_snapshots_and_classifier_treat_each_image_alone(bright):
     args, data = bright
     q2_gan.train(data, args, {})
     data |= {"test_images": data["train_images"], "test_labels": data["train_labels"]}
-    classifier, _ = q2_gan.train_classifier(data, args, "white")
+    classifier = q2_gan.train_classifier(data, args, "white")
     z, images = torch.randn(8, 4), torch.randn(8, 3, 32, 32)
-    for network, x in ((q2_gan.load_generators(args, {})[0][60], z), (classifier, images)):
+    for network, x in ((q2_gan.load_snapshots(args, {})[0][60], z), (classifier, images)):
         torch.testing.assert_close(network(x[:1]), network(x)[:1])
-
-
-def test_training_runs_outside_the_main_thread(bright):
-    args, data = bright
-    args.iterations, args.snapshots = 2, [2]
-    with ThreadPoolExecutor(1) as threads:
-        threads.submit(q2_gan.train, data, args, {}).result()
-    assert (args.out / "snapshot_2.pt").exists()
 
 
 def test_penalty_coefficient_bounds_the_critic(bright):
@@ -171,16 +182,21 @@ def test_penalty_coefficient_bounds_the_critic(bright):
     args.iterations, args.snapshots, penalties = 20, [20], []
     for args.penalty in (10.0, 1e-6):
         q2_gan.train(data, args, {})
-        penalties.append(sum(q2_gan.load_generators(args, {})[1]["penalty"]))
+        penalties.append(sum(q2_gan.load_snapshots(args, {})[2]["penalty"]))
+        for path in args.out.iterdir():
+            path.unlink()
     assert penalties[1] > 3 * penalties[0]
 
 
-def test_classifier_learns_its_labels(bright):
+def test_classifier_learns_its_labels_under_distortion(bright):
+    """A dark and a bright half, whose order an inversion does not change."""
     args, data = bright
-    data["train_images"][:20] = 0
+    data["train_images"][:20, :, :, :16] = 0
+    data["train_images"][20:, :, :16] = 0
     data["train_labels"][:20] = 7
-    data |= {"test_images": data["train_images"], "test_labels": data["train_labels"]}
-    assert q2_gan.train_classifier(data, args, "black and white")[1] == 1
+    args.classifier_steps = 60
+    classifier = q2_gan.train_classifier(data, args, "halves")
+    assert torch.equal(classifier(q2_gan.scale(data["train_images"])).argmax(1), data["train_labels"])
 
 
 class Threshold(nn.Module):
@@ -224,11 +240,11 @@ def test_features_have_unit_length_and_do_not_change_the_probabilities():
     torch.testing.assert_close(probabilities, classifier(images).softmax(1))
 
 
-def test_radii_are_distances_to_the_fifth_neighbour_without_the_widest_twentieth():
+def test_neighbour_distances_are_those_to_the_fifth_other():
     x = torch.randn(40, 3)
     expected = [sorted(math.dist(a, b) for b in x.tolist())[5] for a in x.tolist()]
-    widest = sorted(expected)[-2:]
-    torch.testing.assert_close(q2_gan.radii(x), torch.tensor([0 if r in widest else r for r in expected]))
+    torch.testing.assert_close(q2_gan.neighbour_distances(x, 5), torch.tensor(expected))
+    assert q2_gan.neighbour_distances(x[:3], 5).shape == (3,)  # fewer than k others
 
 
 def on_circle(degrees):
@@ -239,49 +255,83 @@ def on_circle(degrees):
     return images
 
 
-def measured(degrees, real_degrees, monkeypatch, k):
-    monkeypatch.setattr(q2_gan, "NEIGHBOURS", k)
+def measured(degrees, real_degrees, k):
     real = q2_gan.classify(Threshold(), on_circle(real_degrees))[0]
-    return q2_gan.measure(on_circle(degrees), Threshold(), real, q2_gan.radii(real))
+    return q2_gan.measure(on_circle(degrees), Threshold(), real, q2_gan.neighbour_distances(real, k), 0.9)
 
 
-def test_precision_and_recall_on_a_circle(monkeypatch):
+def test_coverage_on_a_circle():
     real, samples = [0, 10, 20, 90, 99, 108, 250], [5, 12, 40, 41, 42, 200]
-    numbers = measured(samples, real, monkeypatch, k=1)  # balls of 10, 10, 10, 9, 9, 9 and 7, 7, 1, 1, 1 degrees
-    assert numbers["precision"] == pytest.approx(2 / 6)  # 40 and the others are too far, the ball of 250 does not count
-    assert numbers["recall"] == pytest.approx(2 / 7)  # nor does that of 200
-    nearest = [5, 2, 20, 21, 22, 50]
-    assert numbers["distance"] == pytest.approx(np.mean(2 * np.sin(np.radians(nearest) / 2)), abs=1e-3)
+    numbers = measured(samples, real, k=1)  # balls of 10, 10, 10, 9, 9, 9 and 110 degrees
+    assert numbers["coverage"] == pytest.approx(4 / 7)  # those of 0, 10, 20 and 250
+    assert measured([14, 15], real, k=1)["coverage"] == pytest.approx(2 / 7)
 
 
-def test_measure_reads_digits_and_confidence(monkeypatch):
-    numbers = measured([0, 10, 180, 70], [0, 5, 10, 20, 30, 40, 50], monkeypatch, k=5)
-    assert numbers["histogram"] == [1, 3, 0, 0, 0, 0, 0, 0, 0, 0]
-    sigmoid = [1 / (1 + math.exp(-10 * abs(math.cos(math.radians(angle))))) for angle in (0, 10, 180, 70)]
-    assert numbers["confidence"] == pytest.approx(np.mean(sigmoid), abs=1e-5)
+def test_measure_counts_sure_digits_alone():
+    numbers = measured([0, 10, 180, 80], [0, 5, 10, 20, 30, 40, 50], k=5)  # at 80 degrees the probability is 0.85
+    assert numbers["digits"] == [1, 2, 0, 0, 0, 0, 0, 0, 0, 0] and numbers["sure"] == 0.75
 
 
 def test_only_sure_digits_are_read():
     images = torch.stack([on_circle([0, 180, 80]), on_circle([100, 60, 0])])
-    assert q2_gan.read(Threshold(), images).tolist() == [[1, 0, -1], [-1, 1, 1]]
+    assert q2_gan.read_digits(Threshold(), images, 0.9).tolist() == [[1, 0, -1], [-1, 1, 1]]
+    assert q2_gan.read_digits(Threshold(), images, 0.8).tolist() == [[1, 0, 1], [0, 1, 1]]
+
+
+def test_classifier_is_judged_by_what_it_is_sure_of(monkeypatch):
+    images, labels = on_circle([0, 10, 180, 80]), torch.tensor([1, 0, 0, 1])
+    monkeypatch.setattr(q2_gan, "scramble_phases", lambda images: on_circle([0, 80, 100, 85]))
+    numbers = q2_gan.judge(Threshold(), images, labels, 0.9)
+    expected = {"accuracy": 0.75, "sure": 0.75, "right_where_sure": 2 / 3, "sure_of_scrambled": 0.25}
+    assert numbers == pytest.approx(expected)
+
+
+def test_scrambled_phases_keep_amplitudes_mean_and_colours_and_nothing_of_the_shape():
+    digits = torch.tensor(synthetic_digits(50, 0)[0]).float() / 127.5 - 1
+    images = torch.stack([digits, 0.5 * digits, -digits], 1)
+    scrambled = q2_gan.scramble_phases(images)
+    inner = torch.fft.rfft2(images).abs(), torch.fft.rfft2(scrambled).abs()
+    torch.testing.assert_close(inner[1], inner[0], rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(scrambled.mean((2, 3)), images.mean((2, 3)), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(scrambled[:, 1], 0.5 * scrambled[:, 0], rtol=1e-4, atol=1e-5)
+    centred = [(x - x.mean((2, 3), keepdim=True)).flatten(1) for x in (images, scrambled)]
+    assert torch.nn.functional.cosine_similarity(*centred).mean().abs() < 0.1
+
+
+class Brightness(nn.Module):
+    """A critic whose value is an image's first pixel."""
+
+    def forward(self, x):
+        return x[:, 0, 0, 0]
+
+
+def test_memorisation_is_the_critics_gap_of_held_out_images_over_that_of_samples():
+    training, held_out, samples = (torch.full((n, 3, 2, 2), value) for n, value in ((3, 4.0), (2, 3.0), (600, -1.0)))
+    assert q2_gan.memorisation(Brightness(), training, held_out, samples) == pytest.approx((4 - 3) / (4 + 1))
+
+
+def steps(*epsilons, dims=(0, 2), size=4):
+    return argparse.Namespace(epsilons=list(epsilons), latent_size=size, perturb_dims=list(dims), sure=0.9)
 
 
 def test_perturbation_finds_the_dimension_that_matters():
     z = torch.tensor([[-0.9, 0, 0, 0], [-0.5, 1, 2, 3], [0.9, 0, 0, 0], [0.05, 0, 0, 0]])  # the last is not sure
-    shares = q2_gan.measure_perturbation(Latent(), Threshold(), z, [0, 2])
-    assert shares["asked"] == pytest.approx([1 / 6, *[1 / 3] * 5])  # at 1, z of -0.9 is not sure
-    assert shares["all"] == pytest.approx([1 / 12, *[1 / 6] * 5])
-    assert len(shares["random"]) == 6 and min(shares["random"]) >= 0 and max(shares["random"]) < 1
-    assert max(shares["random"]) not in (0, shares["all"][-1], shares["asked"][-1])
+    shares = q2_gan.measure_perturbation(Latent(), Threshold(), z, steps(1, 2))
+    assert shares["named"] == pytest.approx((2 / 3 + 0) / 2)  # dimension 0 takes two of three sure starts to a 1
+    assert shares["all"] == pytest.approx((2 / 3 + 0 + 0 + 0) / 4)
+    assert 0 <= shares["random"] <= 2 / 3
+    near = q2_gan.measure_perturbation(Latent(), Threshold(), z, steps(1))
+    assert near["named"] == pytest.approx((1 / 3 + 0) / 2)  # at 1, z of -0.9 is not sure
+    unsure = q2_gan.measure_perturbation(Latent(), Threshold(), z[3:], steps(20))
+    assert unsure == {"named": 0, "all": 0, "random": 0}
 
 
 def test_random_directions_have_the_length_of_a_step(monkeypatch):
-    steps = []
-    monkeypatch.setattr(q2_gan, "perturb", lambda z, direction, epsilons: (steps.append(direction), z[None])[1])
-    monkeypatch.setattr(q2_gan, "EPSILONS", (1,))
-    q2_gan.measure_perturbation(Latent(), Threshold(), torch.randn(3, 5), [0])
-    torch.testing.assert_close(torch.stack(steps).norm(dim=1), torch.ones(10))
-    assert torch.equal(torch.stack(steps[:5]), torch.eye(5)) and (torch.stack(steps[5:]) != 0).all()
+    taken = []
+    monkeypatch.setattr(q2_gan, "perturb", lambda z, direction, epsilons: (taken.append(direction), z[None])[1])
+    q2_gan.measure_perturbation(Latent(), Threshold(), torch.randn(3, 5), steps(1, dims=[0], size=5))
+    torch.testing.assert_close(torch.stack(taken).norm(dim=1), torch.ones(10))
+    assert torch.equal(torch.stack(taken[:5]), torch.eye(5)) and (torch.stack(taken[5:]) != 0).all()
 
 
 def test_perturbation_touches_the_asked_coordinate_of_each_row():
@@ -294,35 +344,38 @@ def test_perturbation_touches_the_asked_coordinate_of_each_row():
     assert not difference.any()
 
 
-def test_what_is_met_on_a_path():
-    path = torch.stack([on_circle([0, 0]), on_circle([60, 0]), on_circle([180, 120]), on_circle([180, 180])])
-    real, _ = q2_gan.classify(Threshold(), on_circle([0, 180]))
-    numbers = q2_gan.measure_interpolation(path, Threshold(), real)
-    assert numbers["distance"] == pytest.approx([0, 0.5, 0.5, 0], abs=1e-3)  # chords of 60 degrees
-    assert numbers["confidence"][0] > 0.999 > numbers["confidence"][1] > 0.99
-    assert numbers["digits"] == 2  # those at 120 degrees are sure as well
-    ratios = [math.sqrt(3) / ((1 + math.sqrt(3) + 0) / 3), math.sqrt(3) / ((0 + math.sqrt(3) + 1) / 3)]
-    assert numbers["largest_step"] == pytest.approx(np.mean(ratios))
-    unsure = torch.stack([on_circle([0]), on_circle([80]), on_circle([100])])
-    assert q2_gan.measure_interpolation(unsure, Threshold(), real)["digits"] == 1
-    assert q2_gan.measure_interpolation(path[:1].repeat(3, 1, 1, 1, 1), Threshold(), real)["largest_step"] == 0
+def test_steps_of_a_path_lead_away_and_nearer_or_do_not():
+    straight = torch.tensor([0.0, 1, 2, 3])
+    detour = torch.tensor([0.0, 7, 2, 3])  # away but not nearer; nearer but not away; and a proper last step
+    paths = torch.stack([straight, detour], 1)[:, :, None]
+    assert q2_gan.progressive_share(paths) == pytest.approx((3 + 1) / 6)
 
 
-def test_evaluation_measures_every_set_of_noise(bright, monkeypatch):
+def test_evaluation_measures_every_set_of_noise(bright):
     args, data = bright
-    args.samples, args.snapshots = 20, [0, 7]
-    monkeypatch.setattr(q2_gan, "interpolate", lambda *_: (torch.zeros(11, 2, 3, 32, 32), torch.ones(11, 2, 3, 32, 32)))
+    args.samples, args.starts, args.pairs, args.snapshots = 20, 3, 4, [0, 7]
     data["test_images"] = torch.randint(0, 256, (60, 3, 32, 32), dtype=torch.uint8)
-    results = q2_gan.evaluate({0: Latent(), 7: nn.Sequential(Latent(), nn.Hardtanh(-1, -0.5))}, Threshold(), data, args)
+    generators = {0: Latent(), 7: nn.Sequential(Latent(), nn.Hardtanh(-1, -0.5))}
+    results = q2_gan.evaluate(generators, {0: Brightness(), 7: Brightness()}, Threshold(), data, args)
     before, after = results["per_snapshot"].values()
-    assert [sum(histogram) for histogram in before["histogram"]] == [20] * 5
-    assert after["histogram"] == [[20, *[0] * 9]] * 5  # the second one's pixels are negative
-    assert len(set(before["confidence"])) == 5
-    assert results["latent"]["digits"] == [0] * 5 and results["pixel"]["digits"] == [1] * 5  # zeros are not sure
-    assert [len(results[name]["distance"]) for name in ("latent", "pixel")] == [5, 5]
-    assert results["perturbation"]["all"] == [[0] * 6] * 5  # nor do its digits ever change
-    assert len({tuple(histogram) for histogram in results["real"]["histogram"]}) > 1  # a half of its own for each
-    assert np.shape(results["perturbation"]["asked"]) == (5, 6)
+    assert len(set(before["sure"])) > 1 and len(before["coverage"]) == len(before["frechet"]) == 5
+    assert after["digits"] == [[20, *[0] * 9]] * 5 and after["sure"] == [1] * 5  # its pixels are negative
+    assert "memorisation" not in before and len(after["memorisation"]) == 5
+    interpolation = results["interpolation"]
+    assert np.shape(interpolation["sure"]["latent"]) == np.shape(interpolation["sure"]["pixel"]) == (5, 11)
+    assert results["perturbation"]["reached"]["all"] == [0] * 5  # its digits never change
+    real = results["real"]
+    assert real["taken"] == "all 60" and sum(real["digits"]) / 60 == pytest.approx(real["sure"])
+    args.held_out = 50
+    assert (
+        q2_gan.evaluate(generators, {7: Brightness()}, Threshold(), data, args)["real"]["taken"]
+        == "50 of the 60 at random"
+    )
+
+
+def test_numbers_of_samples_do_not_depend_on_the_held_out_images():
+    args = q2_gan.get_args(["--device", "cpu"])
+    assert (args.samples, args.starts, args.pairs, args.noise_sets) == (5000, 51, 201, 5)
 
 
 def test_frechet_distance_of_known_normals():
@@ -333,138 +386,6 @@ def test_frechet_distance_of_known_normals():
     assert q2_gan.frechet_distance(x, x) == pytest.approx(0, abs=1e-6)
     expected = (a @ a.T + b @ b.T).trace() - 2 * scipy.linalg.sqrtm((a @ a.T @ b @ b.T).numpy()).trace()
     assert q2_gan.frechet_distance(x @ a.T, x @ b.T) == pytest.approx(expected.item())
-
-
-# --- Words ------------------------------------------------------------------------------------------------------------
-
-EVEN, THREE = [10] * 10, [2, 2, 30, 2, 2, 2, 30, 2, 30, 2]
-SUPPORTED = {  # quantities for which the words support every claim of the original, in the order of the claims
-    "precision": [0.01, 0.3, 0.6, 0.8],
-    "recall": [0, 0.1, 0.4, 0.7],
-    "histogram": [THREE, THREE, THREE, EVEN],
-    "confidence": [0.5, 0.6, 0.7, 0.9],
-    "asked": 0.5,
-    "random": 0.3,
-    "real": 0.95,
-    "latent": 1.0,
-    "pixel": 1.4,
-    "largest_step": 1.5,
-    "digits": 2.5,
-}
-
-
-def made_up(spread=0.001, **changes):
-    """Metrics with the means of SUPPORTED, but for `changes`, and five sets of noise around them."""
-    values = SUPPORTED | changes
-    noise = [spread * step for step in (-2, -1, 0, 1, 2)]
-
-    def sets(mean):
-        return [mean] * 5 if isinstance(mean, list) else [mean + (step if mean else 0) for step in noise]
-
-    names = ("precision", "recall", "histogram", "confidence")
-    snapshots = {
-        str(iteration): {name: sets(values[name][i])[:: 1 if i % 2 else -1] for name in names}
-        | {"distance": [4.0 - i] * 5}
-        for i, iteration in enumerate((0, 14, 40, 100))
-    }
-    paths = {scheme: {"distance": [[0, value, 0] for value in sets(values[scheme])]} for scheme in ("latent", "pixel")}
-    paths["latent"] |= {name: sets(values[name]) for name in ("largest_step", "digits")}
-    paths["pixel"]["digits"] = [2.0] * 5
-    perturbation = {
-        "asked": [[value - 0.4, value + 0.4] for value in sets(values["asked"])],
-        "random": [[values["random"] + 0.4, values["random"] - 0.4]] * 5,
-    }
-    results = {"snapshots": [0, 14, 40, 100], "classifier_accuracy": values.get("accuracy", 0.96)}
-    results["real"] = {"histogram": [EVEN] * 5, "distance": [values["real"]] * 5}
-    config = {"data": values.get("data", "mnist")}
-    return {"config": config, "results": results | paths | {"per_snapshot": snapshots, "perturbation": perturbation}}
-
-
-def verdicts(**changes):
-    return [row[-1] for row in words.closing_table(made_up(**changes))[1:]]
-
-
-def test_numbers_that_support_every_claim():
-    assert verdicts() == [True, *["supported"] * 15]
-
-
-def test_built_in_digits_decide_nothing():
-    assert set(verdicts(data="synthetic")) == {True, "not decided: built-in digits"}
-
-
-@pytest.mark.parametrize(
-    ("claims", "changes"),
-    [
-        ([1], {"precision": [0.1, 0.3, 0.6, 0.8]}),
-        ([2], {"precision": [0.01, 0.55, 0.6, 0.8]}),
-        ([3], {"precision": [0.01, 0.45, 0.4, 0.8]}),
-        ([4, 6], {"histogram": [THREE, THREE, EVEN, EVEN]}),
-        ([5], {"recall": [0, 0.1, 0.66, 0.7]}),
-        ([6], {"histogram": [EVEN, EVEN, THREE, THREE]}),
-        ([7], {"precision": [0.01, 0.3, 0.9, 0.8]}),
-        ([8], {"confidence": [0.5, 0.6, 0.95, 0.9]}),
-        ([9], {"asked": 0.05, "random": 0.01}),
-        ([10], {"asked": 0.2}),
-        ([11], {"real": 0.8}),
-        ([12], {"latent": 1.2}),
-        ([13], {"pixel": 1.05}),
-        ([14], {"largest_step": 4.0}),
-        ([15], {"digits": 1.9}),
-    ],
-)
-def test_every_claim_can_be_contradicted(claims, changes):
-    decided = verdicts(**changes)
-    assert [i for i, verdict in enumerate(decided) if verdict == "contradicted"] == claims
-    assert [i for i, verdict in enumerate(decided) if verdict == "supported"] == sorted({*range(1, 16)} - {*claims})
-
-
-def test_a_difference_within_its_error_decides_nothing():
-    near = {"precision": [0.05, 0.5, 0.5, 0.5], "recall": [0, 0.1, 0.65, 0.7], "confidence": [0.5, 0.6, 0.9, 0.9]}
-    near |= {"asked": 0.1, "random": 0.1, "latent": 1.1, "pixel": 1.1, "largest_step": 3.0, "digits": 2.0}
-    assert [i for i, verdict in enumerate(verdicts(**near)) if verdict != "not decided"] == [0, 4, 6, 11]
-
-
-def test_a_snapshot_beside_itself_decides_nothing():
-    metrics = made_up()
-    metrics["results"]["snapshots"].pop(1)
-    assert {words.verdict(metrics, claim) for claim in words.claims(metrics)["2.4"]} == {
-        "not decided: too few snapshots"
-    }
-
-
-def test_a_classifier_that_errs_decides_nothing():
-    assert verdicts(accuracy=0.94) == [False, *["not decided: weak classifier"] * 15]
-
-
-def test_a_decision_needs_three_standard_errors_and_five_values():
-    values = [-2, -1, 0, 1, 2]  # standard error sqrt(0.5) = 0.7071
-    assert decide([v + 2.13 for v in values], ">", 0) == "supported"
-    assert decide([v + 2.11 for v in values], ">", 0) == "not decided"
-    assert decide([v - 2.11 for v in values], ">", 0) == "not decided"
-    assert decide([v - 2.13 for v in values], ">", 0) == decide([v + 2.13 for v in values], "<", 0) == "contradicted"
-    assert decide([1, 1, 1, 1], ">", 0) == "not decided"
-    assert mean_error(values) == "0.00 ± 0.71" and mean_error([0.5, 0.501, 0.502]) == "0.50100 ± 0.00058"
-    assert mean_error([0.25]) == "0.25"
-
-
-def test_phases_are_the_snapshots_nearest_to_the_originals():
-    snapshots = [0, 100, 200, 400, 800, 1600, 3200, 6400, 12_800, 21_000]
-    assert words.phases({"snapshots": snapshots}) == [0, 3200, 6400, 21_000]
-    assert words.phases({"snapshots": [0, 7000, 20_000, 50_000]}) == [0, 7000, 20_000, 50_000]
-    assert words.phases({"snapshots": [0, 3, 30, 100]}) == [0, 30, 30, 100]  # 3 is nearer to 14 as a difference
-
-
-def test_entropy_in_bits_and_share_of_three_digits():
-    assert words.entropy([5, 0]) == 0 and words.entropy([1] * 8) == pytest.approx(3)
-    assert words.entropy([7] * 10) == pytest.approx(math.log2(10))
-    assert words.top_three(THREE) == pytest.approx(90 / 104) and words.top_three(EVEN) == pytest.approx(0.3)
-
-
-def test_changes_are_told_in_the_words_of_the_original():
-    assert words.changes(3, [6, 6, -1, 3, 3, 7]) == "- Dimension 3: 6 to 3 at ε = 3, then 7 at ε = 5."
-    assert words.changes(30, [1, 1, 1]) == "- Dimension 30: 1 throughout."
-    assert words.changes(30, [1, -1, 1]) == "- Dimension 30: 1 wherever it is sure."
-    assert words.changes(30, [-1, -1]) == "- Dimension 30: never sure."
 
 
 # --- The figures' ingredients -----------------------------------------------------------------------------------------
@@ -539,50 +460,136 @@ def test_snapshots_are_kept_at_exactly_the_asked_iterations(finished):
     torch.testing.assert_close(states[2], {name: last[name] for name in ("generator", "critic")})
 
 
-def test_classifier_trained_in_another_way_is_refused(arguments, finished, tmp_path):
+def test_classifier_trained_in_another_way_is_trained_anew(arguments, finished, tmp_path, capsys):
     checkpoint = torch.load(finished / "classifier.pt", weights_only=True)
-    del checkpoint["config"]["augmentation"]
+    checkpoint["config"]["augmentation"] = "none"
+    for weight in checkpoint["states"]["classifier"].values():
+        weight.zero_()
     for i in (0, 2, 6):
         copy(finished, tmp_path, f"snapshot_{i}.pt")
     torch.save(checkpoint, tmp_path / "classifier.pt")
-    with pytest.raises(utils.InputError, match=r"classifier\.pt was made with augmentation = None, not "):
-        q2_gan.main([*arguments, "--out", str(tmp_path), "--figures-only"])
+    q2_gan.main([*arguments, "--out", str(tmp_path)])
+    assert "classifier.pt was trained in another way: it is trained anew" in capsys.readouterr().out
+    assert read_metrics(tmp_path)["results"] == read_metrics(finished)["results"]
 
 
 def test_generators_of_snapshots_are_recalibrated(arguments, finished, tmp_path):
-    args = q2_gan.get_args([*arguments, "--out", str(tmp_path), "--figures-only"])
+    args = q2_gan.get_args([*arguments, "--out", str(tmp_path)])
     copy(finished, args.out, "snapshot_0.pt")
     args.snapshots = [0]
-    (generator,) = q2_gan.load_generators(args, q2_gan.training_config(args, "tiny digits"))[0].values()
+    (generator,) = q2_gan.load_snapshots(args, q2_gan.training_config(args, "tiny digits"))[0].values()
     assert q2_gan.generate(generator, torch.randn(50, 8)).std(0).mean() > 0.1  # noise, not flat grey
 
 
-def test_another_noise_seed_measures_the_same_snapshots_with_other_noise(arguments, finished, tmp_path):
-    for i in (0, 2, 6):
-        copy(finished, tmp_path, f"snapshot_{i}.pt", "classifier.pt")
-    q2_gan.main([*arguments, "--out", str(tmp_path), "--figures-only", "--noise-seed", "5"])
-    ours, theirs = (read_metrics(out)["results"] for out in (tmp_path, finished))
-    assert ours["perturbation"]["digits"] == theirs["perturbation"]["digits"] and ours["real"] != theirs["real"]
-
-
-def test_figures_start_at_the_first_sure_images(tmp_path, monkeypatch):
+@pytest.fixture
+def strips(tmp_path, monkeypatch):
+    """What `draw_images` draws of two equal stubs, by the figure's name: rows, labels and digits; and their digits."""
     drawn = {}
-    monkeypatch.setattr(utils, "draw_strips", lambda strips, *rest: drawn.update({rest[2].name: (strips, rest)}))
-    args = q2_gan.get_args(
-        ["--out", str(tmp_path), "--latent-size", "4", "--perturb-dims", "0", "2", "--device", "cpu"]
+    monkeypatch.setattr(
+        q2_gan, "draw_strips", lambda rows, labels, _, path, *d: drawn.update({path.name: (rows, labels, *d)})
     )
-    digits = q2_gan.draw_images({0: Latent(), 9: Latent()}, Threshold(), args)
-    torch.manual_seed(args.seed)
+    flags = ["--out", str(tmp_path), "--latent-size", "4", "--perturb-dims", "0", "2", "--device", "cpu"]
+    data = {
+        split: torch.randint(0, 256, (30, 3, 32, 32), dtype=torch.uint8) for split in ("train_images", "test_images")
+    }
+    digits = q2_gan.draw_images({0: Latent(), 9: Latent()}, Threshold(), data, q2_gan.get_args(flags))
+    torch.manual_seed(0)
     z = torch.randn(1000, 4)[:, 0]
-    sure = z[z.abs() > math.log(9) / 10][:8]  # where the stub's probability is above 0.9
-    rows = list(drawn["perturbation.png"][0].values())
-    assert [row[0, 0, 0, 0].item() for row in rows] == pytest.approx(sure[:2].clamp(-1, 1).tolist())
-    assert [row[20, 0, 0, 0].item() for row in rows] == pytest.approx([1, sure[1].clamp(-1, 1).item()])
-    assert [row[0] for row in digits] == [int(value > 0) for value in sure[:2]] and digits[0][20] == 1
-    paths = list(drawn["interpolation.png"][0].values())
-    ends = [[path[i, 0, 0, 0].item() for path in paths[::2]] for i in (0, 10)]
-    assert ends[0] == pytest.approx(sure[1:8:2].clamp(-1, 1).tolist())
-    assert ends[1] == pytest.approx(sure[0:8:2].clamp(-1, 1).tolist())
+    return (
+        drawn,
+        digits,
+        data,
+        z[z.abs() > math.log(9) / 10].clamp(-1, 1).tolist(),
+    )  # where the probability is above 0.9
+
+
+def test_perturbations_start_at_one_sure_image_for_all_dimensions_and_at_one_for_each(strips):
+    drawn, digits, _, sure = strips
+    rows, labels, shown = drawn["perturbation.png"]
+    assert list(rows) == ["dimension 0, same z", "dimension 2, same z", "dimension 0, own z", "dimension 2, own z"]
+    starts = [row[0, 0, 0, 0].item() for row in rows.values()]
+    assert starts == pytest.approx([sure[0], sure[0], sure[1], sure[2]])
+    ends = [row[20, 0, 0, 0].item() for row in rows.values()]
+    assert ends == pytest.approx([1, sure[0], 1, sure[2]]) and labels == ["z", *range(1, 21)]
+    assert digits == shown.tolist() and [row[0] for row in digits] == [int(start > 0) for start in starts]
+    assert digits[0][20] == 1
+
+
+def test_interpolations_go_from_the_second_of_a_pair_to_the_first(strips):
+    drawn, _, _, sure = strips
+    rows, labels = drawn["interpolation.png"]
+    for name in ("(a) latent", "(b) pixel"):
+        paths = [rows[f"{pair} {name}"][:, 0, 0, 0] for pair in (1, 2, 3, 4)]
+        assert [path[0].item() for path in paths] == pytest.approx(sure[1:8:2])
+        assert [path[10].item() for path in paths] == pytest.approx(sure[0:8:2])
+    assert labels[0] == 0 and labels[-1] == 1 and len(labels) == 11
+
+
+def test_samples_stand_above_held_out_and_nearest_training_images(strips):
+    drawn, _, data, _ = strips
+    rows, _ = drawn["samples.png"]
+    assert list(rows) == ["iteration 0", "iteration 9", "held out", "nearest training image"]
+    features = [q2_gan.classify(Threshold(), x)[0] for x in (rows["iteration 9"], q2_gan.scale(data["train_images"]))]
+    nearest = torch.cdist(*features).argmin(1)
+    assert torch.equal(rows["nearest training image"], q2_gan.scale(data["train_images"][nearest]))
+    held_out = q2_gan.scale(data["test_images"]).flatten(1).tolist()
+    assert all(image in held_out for image in rows["held out"].flatten(1).tolist())
+
+
+def test_strips_show_images_labels_and_digits_in_their_places(tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(utils, "save_figure", lambda figure, path: drawn.update({path.name: figure}))
+    rows = {"dark": torch.full((3, 3, 32, 32), -1.0), "half": torch.zeros(3, 3, 32, 32)}
+    rows["half"][1] = 1
+    q2_gan.draw_strips(rows, ["a", "b", "c"], "title", tmp_path / "x.png", torch.tensor([[1, 2, -1], [4, 5, 6]]))
+    (axes,) = drawn["x.png"].axes
+    pixels = axes.images[0].get_array()
+    assert [[pixels[46 * row + 18, 34 * column + 18, 0].item() for column in range(3)] for row in range(2)] == [
+        [0, 0, 0],
+        [0.5, 1, 0.5],
+    ]
+    assert [text.get_text() for text in axes.texts] == ["1", "2", "?", "4", "5", "6"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["dark", "half"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b", "c"]
+    for text, (row, column) in zip(axes.texts, [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)], strict=True):
+        assert text.get_position() == (34 * column + 18, 46 * row + 40)
+
+
+@pytest.fixture
+def curves(finished, tmp_path, monkeypatch):
+    """The figures that metrics.json alone gives, by name, and the metrics."""
+    drawn, metrics = {}, read_metrics(finished)
+    metrics["results"]["real"]["sure"] = 0.85
+    monkeypatch.setattr(utils, "save_figure", lambda figure, path: drawn.update({path.stem: figure}))
+    q2_gan.draw_curves(metrics, tmp_path)
+    return drawn, metrics
+
+
+def test_curves_show_the_snapshots_beside_real_images(curves):
+    drawn, metrics = curves
+    for axes, key in zip(drawn["quality"].axes, ("sure", "coverage", "frechet"), strict=True):
+        *sets, real = axes.lines
+        for i, line in enumerate(sets):
+            assert list(line.get_xdata()) == [0, 2, 6]
+            assert list(line.get_ydata()) == [s[key][i] for s in metrics["results"]["per_snapshot"].values()]
+        assert len(sets) == 5 and real.get_ydata()[0] == pytest.approx(np.mean(metrics["results"]["real"][key]))
+
+
+def test_curves_show_training_and_paths(curves):
+    drawn, metrics = curves
+    for axes, key in zip(drawn["training"].axes, ("distance", "penalty"), strict=True):
+        assert list(axes.lines[0].get_ydata()) == metrics["history"]["training"][key]
+    (axes,) = drawn["interpolation_curves"].axes
+    for lines, name in ((axes.lines[:5], "latent"), (axes.lines[5:], "pixel")):
+        for line, curve in zip(lines, metrics["results"]["interpolation"]["sure"][name], strict=True):
+            assert line.get_ydata() == pytest.approx(curve)
+
+
+def test_defaults_are_the_assignments():
+    args = vars(q2_gan.get_args(["--device", "cpu"]))
+    expected = {"iterations": 50_000, "critic_updates": 5, "penalty": 10, "batch_size": 64, "lr": 1e-4, "width": 64}
+    expected |= {"betas": [0.5, 0.9], "latent_size": 100, "perturb_dims": [3, 30, 35, 50], "data": "svhn", "seed": 0}
+    assert args.items() >= expected.items() and args.items() >= words.RECIPE.items()
 
 
 def test_default_snapshots_keep_their_places(tmp_path):
@@ -595,67 +602,54 @@ def test_run_writes_metrics_figures_and_report(finished):
     metrics = read_metrics(finished)
     results = metrics["results"]
     assert results["snapshots"] == [0, 2, 6] and set(results["per_snapshot"]) == {"0", "2", "6"}
-    for numbers in results["per_snapshot"].values():
-        assert [sum(histogram) for histogram in numbers["histogram"]] == [25] * 5  # half of the test images
-        assert min(numbers["frechet"]) >= 0 and all(0.1 <= value <= 1 for value in numbers["confidence"])
-    assert np.shape(results["perturbation"]["digits"]) == (2, 21)
+    assert np.shape(results["perturbation"]["digits"]) == (4, 21)
     assert len(metrics["history"]["training"]["distance"]) == len(metrics["history"]["training"]["penalty"]) == 3
     names = ["samples", "quality", "training", "perturbation", "interpolation", "interpolation_curves"]
     assert {path.name for path in finished.glob("*.png")} == {f"{name}.png" for name in names}
-    assert make_table(words.closing_table(metrics)) in (finished / "report.md").read_text()
+    report = (finished / "report.md").read_text(encoding="utf-8")
+    assert f"| iteration 6 | {mean_error(results['per_snapshot']['6']['sure'])}" in " ".join(report.split())
 
 
-def test_answers_show_each_share_in_its_place(finished):
-    metrics = read_metrics(finished)
-    shares = {"asked": 0.125, "all": 0.25, "random": 0.5}
-    metrics["results"]["perturbation"] |= {key: [[share] * 6] * 5 for key, share in shares.items()}
-    lines = [" ".join(line.split()) for line in words.answers(metrics).splitlines()]
-    assert "| dimensions 3, 5 | 0.125 | 0.125 | 0.125 | 0.125 | 0.125 | 0.125 |" in lines
-    assert "| all dimensions | 0.25 | 0.25 | 0.25 | 0.25 | 0.25 | 0.25 |" in lines
-    assert "| random directions | 0.5 | 0.5 | 0.5 | 0.5 | 0.5 | 0.5 |" in lines
-    digits = metrics["results"]["per_snapshot"]["6"]["histogram"]
-    frechet = mean_error(metrics["results"]["per_snapshot"]["6"]["frechet"])
-    (row,) = (line for line in lines if line.startswith(f"| iteration 6 | {frechet} |"))
-    assert mean_error([words.top_three(histogram) for histogram in digits]) in row
+def test_distance_and_penalty_are_means_since_the_last_record(arguments, tmp_path, monkeypatch):
+    monkeypatch.setattr(q2_gan, "RECORD_EVERY", 3)
+    values = iter([0, 0, 0, 0, 5, 1, 0, 0, 0, 0, 0, 0])  # the last of each iteration's two counts
+    monkeypatch.setattr(q2_gan, "lp_reg", lambda x, y, critic: 0 * critic(x).mean() + next(values))
+    q2_gan.main([*arguments, "--out", str(tmp_path)])
+    assert read_metrics(tmp_path)["history"]["training"]["penalty"] == pytest.approx([1 / 3, 0])
 
 
-def test_figures_only_reproduces_the_numbers_from_the_snapshots_alone(arguments, finished, tmp_path):
+def test_snapshots_alone_are_a_finished_training(arguments, finished, tmp_path, capsys):
     for i in (0, 2, 6):
         copy(finished, tmp_path, f"snapshot_{i}.pt", "classifier.pt")
-    q2_gan.main([*arguments, "--out", str(tmp_path), "--figures-only"])
+    q2_gan.main([*arguments, "--out", str(tmp_path)])
+    assert "snapshot_6.pt: finished, 6 iterations" in capsys.readouterr().out
     assert read_metrics(tmp_path)["results"] == read_metrics(finished)["results"]
+    assert not (tmp_path / "checkpoint.pt").exists()
 
 
-def test_missing_snapshot_is_named(arguments, finished, tmp_path):
-    copy(finished, tmp_path, "snapshot_0.pt", "classifier.pt")
-    with pytest.raises(utils.InputError, match=r"snapshot_2\.pt is missing"):
-        q2_gan.main([*arguments, "--out", str(tmp_path), "--figures-only"])
+def test_earlier_snapshots_of_a_training_that_went_on_can_be_evaluated(arguments, finished, tmp_path):
+    for i in (0, 2):
+        copy(finished, tmp_path, f"snapshot_{i}.pt", "checkpoint.pt")
+    q2_gan.main([*arguments, "--out", str(tmp_path), "--iterations", "2", "--snapshots", "0", "2"])
+    metrics = read_metrics(tmp_path)
+    assert metrics["config"]["iterations"] == 2 and len(metrics["history"]["training"]["distance"]) == 1
 
 
 def test_foreign_snapshot_is_named(arguments, finished, tmp_path):
     for i in (0, 2, 6):
         copy(finished, tmp_path, f"snapshot_{i}.pt", "classifier.pt")
-    with pytest.raises(utils.InputError, match=r"snapshot_0\.pt was made with lr = 0\.001, not 0\.01"):
-        q2_gan.main([*arguments, "--out", str(tmp_path), "--figures-only", "--lr", "0.01"])
+    with pytest.raises(utils.InputError, match=r"snapshot_0\.pt was made with --lr 0\.001, not 0\.01"):
+        q2_gan.main([*arguments, "--out", str(tmp_path), "--lr", "0.01"])
 
 
-def test_resume_with_a_snapshot_missing_behind_is_refused(arguments, finished):
+def test_snapshot_missing_behind_is_named(arguments, finished):
     with pytest.raises(utils.InputError, match=r"snapshot_4\.pt is missing"):
-        q2_gan.main([*arguments, "--out", str(finished), "--resume", "--iterations", "8", "--snapshots", "0", "4", "8"])
+        q2_gan.main([*arguments, "--out", str(finished), "--iterations", "8", "--snapshots", "0", "4", "8"])
 
 
-def test_resume_with_fewer_iterations_is_refused(arguments, finished):
-    with pytest.raises(utils.InputError, match=r"is at iteration 6 already"):
-        q2_gan.main([*arguments, "--out", str(finished), "--resume", "--iterations", "4", "--snapshots", "0", "2"])
-
-
-def test_report_of_earlier_snapshots_names_their_iterations(arguments, finished, tmp_path):
-    for i in (0, 2):
-        copy(finished, tmp_path, f"snapshot_{i}.pt", "classifier.pt")
-    q2_gan.main([*arguments, "--out", str(tmp_path), "--figures-only", "--snapshots", "0", "2"])
-    metrics = read_metrics(tmp_path)
-    assert metrics["config"]["iterations"] == 2 and len(metrics["history"]["training"]["distance"]) == 1
-    assert "Recipe: 2 generator iterations" in (tmp_path / "report.md").read_text()
+def test_fewer_iterations_are_refused(arguments, finished):
+    with pytest.raises(utils.InputError, match=r"is at iteration 6 already; give --iterations 6 or more"):
+        q2_gan.main([*arguments, "--out", str(finished), "--iterations", "4", "--snapshots", "0", "4"])
 
 
 @pytest.mark.parametrize(
@@ -682,7 +676,7 @@ def test_images_of_another_size_are_refused(arguments, tmp_path):
 
 def test_loss_that_is_not_finite_stops_and_saves_nothing(arguments, tmp_path, monkeypatch):
     monkeypatch.setattr(q2_gan, "lp_reg", lambda x, y, critic: critic(x).mean() * math.nan)
-    with pytest.raises(utils.InputError, match="the loss is not finite at iteration 2"):
+    with pytest.raises(utils.InputError, match="a weight at iteration 2 is not finite"):
         q2_gan.main([*arguments, "--out", str(tmp_path)])
     assert {path.name for path in tmp_path.iterdir()} == {"snapshot_0.pt"}
 
@@ -702,7 +696,7 @@ def stop(signal_at): os.kill(os.getpid(), signal_at)
 def killed_at_the_first_checkpoint():
     utils.save_checkpoint = lambda path, *a: stop(signal.SIGKILL) if path.name == "checkpoint.pt" else save(path, *a)
 def stopped_in_the_fourth_iteration(by):
-    q2_gan.SAVE_EVERY = 0 if by == signal.SIGKILL else 60
+    q2_gan.SAVE_EVERY = 0
     torch.optim.Adam.step = lambda *a: (step(*a), steps.append(1), len(steps) == 11 and stop(by))
 def killed_in_the_fourth_iteration(): stopped_in_the_fourth_iteration(signal.SIGKILL)
 def interrupted_in_the_fourth_iteration(): stopped_in_the_fourth_iteration(signal.SIGINT)
@@ -717,10 +711,9 @@ for moment, status in ((killed_at_the_first_checkpoint, signal.SIGKILL), (killed
             if stopped:
                 moment()
             try:
-                q2_gan.main(argv + ["--resume"] * (not stopped))
+                q2_gan.main(argv)
             except KeyboardInterrupt:
-                at = torch.load(argv[-1] + "/checkpoint.pt", weights_only=True)["history"]["iteration"]
-                os._exit(130 if at == 4 else 1)
+                os._exit(130)
             os._exit(0)
         assert os.waitpid(pid, 0)[1] == (status if stopped else 0), moment
 """

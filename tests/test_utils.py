@@ -2,9 +2,9 @@
 
 import argparse
 import hashlib
+import io
 import json
 import os
-import shlex
 import socket
 import subprocess
 import sys
@@ -20,6 +20,7 @@ import torch
 import q1_vae
 import utils
 from data.synthetic import synthetic_digits
+from results import vae
 
 
 def digest(folder):
@@ -63,20 +64,39 @@ def test_bad_flags_are_named(flags, message, tmp_path):
     assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
 
 
+def test_parsing_makes_no_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    q1_vae.get_args([])
+    assert list(tmp_path.iterdir()) == []
+
+
+def open_out(out, *checkpoints, restart=False):
+    utils.open_out(argparse.Namespace(out=out, restart=restart), "q1_vae", checkpoints)
+
+
 def test_unwritable_out_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(utils.InputError, match="cannot write to --out"):
-        q1_vae.get_args(["--out", str(tmp_path / "file" / "out")])
+        open_out(tmp_path / "file" / "out")
 
 
 def test_folder_of_another_scripts_results_is_refused(tmp_path):
     metrics = tmp_path / "metrics.json"
     metrics.write_text('{"script": "q2_gan"}')
     with pytest.raises(utils.InputError, match="holds the results of q2_gan; give another --out"):
-        q1_vae.get_args(["--out", str(tmp_path)])
+        open_out(tmp_path)
     for own in ('{"script": "q1_vae"}', "{}", "[]", "damaged"):
         metrics.write_text(own)
-        assert q1_vae.get_args(["--out", str(tmp_path)]).out == tmp_path
+        open_out(tmp_path)
+
+
+def test_restart_removes_the_named_checkpoints_alone(tmp_path):
+    for name in ("a.pt", "b.pt", "metrics.json"):
+        (tmp_path / name).touch()
+    open_out(tmp_path, tmp_path / "a.pt", tmp_path / "none.pt")
+    assert (tmp_path / "a.pt").exists()
+    open_out(tmp_path, tmp_path / "a.pt", tmp_path / "none.pt", restart=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.pt", "metrics.json"]
 
 
 def test_quick_changes_defaults_but_not_explicit_flags(monkeypatch, tmp_path):
@@ -101,7 +121,24 @@ def test_other_data_has_another_folder_by_default(monkeypatch, tmp_path):
 def test_auto_device_is_cuda_else_mps_else_cpu(cuda, mps, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    monkeypatch.setattr(utils, "try_device", lambda _: "")
     assert utils.choose_device("auto").type == expected
+
+
+def test_device_that_is_listed_but_does_not_work_is_passed_over_and_refused_by_its_name(monkeypatch, capsys):
+    """Here torch has no CUDA, or no card that lies past the last one."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 99)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(utils, "try_device", lambda d: "no kernel image" if d.type == "cuda" else "")
+    assert utils.choose_device("auto").type == "cpu"
+    assert capsys.readouterr().err == "cuda is there but cannot be used: no kernel image\n"
+    with pytest.raises(utils.InputError, match="device 'cuda:1' cannot be used: no kernel image; give --device cpu"):
+        utils.choose_device("cuda:1")
+
+
+def test_a_device_is_tried_by_computing_on_it():
+    assert utils.try_device(torch.device("cpu")) == ""
+    assert utils.try_device(torch.device("cuda:98")) != ""
 
 
 SMALLER = "q9.py: not enough memory; give smaller sizes\n"
@@ -111,15 +148,16 @@ SMALLER = "q9.py: not enough memory; give smaller sizes\n"
     ("error", "status", "line"),
     [
         (utils.InputError("no such thing"), 2, "q9.py: no such thing\n"),
-        (OSError(28, "No space left on device"), 2, "q9.py: [Errno 28] No space left on device\n"),
+        (OSError(28, "No space left on device", "a.pt"), 2, "q9.py: [Errno 28] No space left on device: 'a.pt'\n"),
+        (ModuleNotFoundError("No module named 'scipy'"), 2, "q9.py: No module named 'scipy'\n"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, SMALLER),
         (torch.OutOfMemoryError("CUDA out of memory"), 2, SMALLER),
         (MemoryError(), 2, SMALLER),
-        (KeyboardInterrupt(), 130, "\ninterrupted; continue with: python q9.py --out 'a b' --resume\n"),
+        (KeyboardInterrupt(), 130, "\ninterrupted; go on with: python q9.py --out 'a b'\n"),
     ],
 )
 def test_run_ends_with_one_line_and_the_exit_status(error, status, line, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["somewhere/q9.py", "--out", "a b", "--resume"])
+    monkeypatch.setattr(sys, "argv", ["somewhere/q9.py", "--out", "a b", "--restart"])
 
     def main():
         raise error
@@ -129,17 +167,21 @@ def test_run_ends_with_one_line_and_the_exit_status(error, status, line, monkeyp
     assert exit_.value.code == status and capsys.readouterr() == ("", line)
 
 
-@pytest.mark.parametrize("mode", utils.MODES)
-def test_command_after_ctrl_c_can_be_typed(mode, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(sys, "argv", ["q1_vae.py", "--out", str(tmp_path), mode])
-
+def test_an_os_error_that_names_no_file_keeps_its_traceback():
     def main():
-        raise KeyboardInterrupt
+        raise OSError("handle is closed")
 
-    with pytest.raises(SystemExit):
+    with pytest.raises(OSError, match="handle is closed"):
         utils.run(main)
-    _, _, *flags = shlex.split(capsys.readouterr().err.split("with: ")[1])
-    assert q1_vae.get_args(flags).resume
+
+
+def test_output_that_the_encoding_lacks_ends_nothing(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", stream)
+    with pytest.raises(SystemExit) as exit_:
+        utils.run(lambda: print("ε ± 1"))
+    stream.flush()
+    assert exit_.value.code == 0 and stream.buffer.getvalue() == "? ± 1".encode("cp1252") + b"\n"
 
 
 @pytest.mark.parametrize("text", ["an illegal memory access was encountered", "unsupported memory format option"])
@@ -151,11 +193,29 @@ def test_other_errors_that_name_memory_are_not_taken_for_a_lack_of_it(text):
         utils.run(main)
 
 
-def test_quick_begins_anew_in_its_own_folder_unless_told_to_go_on(tmp_path, monkeypatch):
+def test_quick_begins_anew_in_its_own_folder_alone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert q1_vae.get_args(["--quick"]).restart and not q1_vae.get_args([]).restart
-    assert not q1_vae.get_args(["--quick", "--resume"]).restart
     assert not q1_vae.get_args(["--quick", "--out", "long_training"]).restart
+
+
+SURROUNDINGS = """
+import os, sys
+os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+sys.modules["matplotlib_inline"] = None  # not installed
+import q1_vae, utils
+figure, _ = utils.subplots(1, 1)
+utils.save_figure(figure, utils.Path("figure.png"))
+"""
+
+
+def test_figures_depend_on_nobodys_settings_of_matplotlib(tmp_path):
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.size: 30\n")
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    subprocess.run([sys.executable, "-c", SURROUNDINGS], cwd=tmp_path, env=environment, check=True)
+    figure, _ = utils.subplots(1, 1)
+    utils.save_figure(figure, tmp_path / "expected.png")
+    assert (tmp_path / "figure.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
 
 
 # --- Data: one file ---------------------------------------------------------------------------------------------------
@@ -296,6 +356,7 @@ def test_amat_files_are_downloaded_once_and_parsed(amat, tmp_path, monkeypatch):
         data = utils.load_data("binarized_mnist", tmp_path / "data")
         for split, images in amat[1].items():
             assert np.array_equal(data[f"{split}_images"], images)
+        assert data["source"] in vae.SOURCES
         monkeypatch.setattr(utils, "AMAT_URL", "http://127.0.0.1:1/")
     assert len(list((tmp_path / "data" / "binarized_mnist").iterdir())) == 3
 
@@ -323,14 +384,12 @@ def write_mnist(folder, num=6):
 
 
 @pytest.mark.parametrize("server_holds", ["nothing", "another file"])
-def test_mnist_takes_the_place_of_a_failed_download_and_says_so(amat, server_holds, tmp_path, capsys):
+def test_failed_download_names_mnist_in_its_place_and_leaves_nothing(amat, server_holds, tmp_path):
     path = amat[0] / "binarized_mnist_valid.amat"
     path.unlink() if server_holds == "nothing" else path.write_text("<html>moved</html>")
-    images = write_mnist(tmp_path / "data" / "MNIST" / "raw")
-    data = utils.load_data("binarized_mnist", tmp_path / "data")
-    assert data["source"] == "MNIST (torchvision)" and np.array_equal(data["train_images"], images)
-    assert "Taking MNIST, binarised once, in its place." in capsys.readouterr().err
-    assert list((tmp_path / "data" / "binarized_mnist").iterdir()) == []
+    with pytest.raises(utils.InputError, match=r"download failed .*; --data mnist binarises MNIST in its place"):
+        utils.load_data("binarized_mnist", tmp_path / "data")
+    assert not (tmp_path / "data" / "binarized_mnist").exists()
 
 
 def test_garbled_answer_is_a_failed_download(tmp_path, monkeypatch):
@@ -344,16 +403,8 @@ def test_garbled_answer_is_a_failed_download(tmp_path, monkeypatch):
                 connection.sendall(b"garbage\r\n\r\n")
 
         Thread(target=answer).start()
-        images = write_mnist(tmp_path / "MNIST" / "raw")
-        assert np.array_equal(utils.load_data("binarized_mnist", tmp_path)["train_images"], images)
-
-
-def test_missing_third_amat_file_is_an_error_not_a_fallback(amat, tmp_path, monkeypatch):
-    utils.load_data("binarized_mnist", tmp_path / "data")
-    (tmp_path / "data" / "binarized_mnist" / "binarized_mnist_test.amat").unlink()
-    monkeypatch.setattr(utils, "AMAT_URL", "http://127.0.0.1:1/")
-    with pytest.raises(utils.InputError, match=r"no binarized MNIST in .*, and its download failed"):
-        utils.load_data("binarized_mnist", tmp_path / "data")
+        with pytest.raises(utils.InputError, match="download failed"):
+            utils.load_data("binarized_mnist", tmp_path)
 
 
 # --- Data: torchvision and synthetic ----------------------------------------------------------------------------------
@@ -409,7 +460,7 @@ def test_interrupted_download_leaves_nothing(name, tmp_path, monkeypatch):
         utils.InputError, match=rf"no {name} in .* failed \(File not found or corrupted\. more\)"
     ) as error:
         utils.load_data(name, tmp_path)
-    assert "\n" not in str(error.value) and list(tmp_path.iterdir()) == []
+    assert "\n" not in str(error.value) and not tmp_path.exists()
 
 
 def test_synthetic_digits_depend_on_the_seed_alone():
@@ -442,60 +493,31 @@ def saved(tmp_path):
 CONFIG = {"lr": 0.1, "epochs": 3}
 
 
-@pytest.mark.parametrize("mode", ["resume", "figures_only"])
-def test_checkpoint_restores_weights_and_history_and_the_rng_to_go_on_from(saved, mode):
+def test_checkpoint_restores_weights_history_and_the_rng(saved):
     path, model = saved
-    expected = torch.rand(3)
-    other, args = torch.nn.Linear(2, 2), argparse.Namespace(resume=False, figures_only=False)
-    setattr(args, mode, True)
-    assert utils.restore(args, path, CONFIG, {"model": other}, {}) == {"loss": [1.0, 0.5], "seconds": [1, 1]}
-    assert torch.equal(torch.rand(3), expected) == (mode == "resume") and torch.equal(model.weight, other.weight)
+    expected, other = torch.rand(3), torch.nn.Linear(2, 2)
+    assert utils.load_checkpoint(path, CONFIG, {"model": other}) == {"loss": [1.0, 0.5], "seconds": [1, 1]}
+    assert torch.equal(torch.rand(3), expected) and torch.equal(model.weight, other.weight)
 
 
-def test_restore_gives_a_new_history_where_training_begins_and_refuses_to_draw_it(tmp_path):
-    args = argparse.Namespace(resume=True, figures_only=False)
-    assert utils.restore(args, tmp_path / "checkpoint.pt", {}, {}, {"loss": []}) == {"loss": []}
-    args = argparse.Namespace(resume=False, figures_only=True)
-    with pytest.raises(utils.InputError, match=r"checkpoint\.pt is missing; train without --figures-only first"):
-        utils.restore(args, tmp_path / "checkpoint.pt", {}, {}, {})
+@pytest.mark.parametrize(
+    ("done", "text"),
+    [(0, "training begins, 3 epochs"), (2, "going on after epoch 2 of 3"), (3, "finished, 3 epochs")],
+)
+def test_what_a_command_does_is_said(done, text, capsys):
+    utils.announce(Path("a", "c.pt"), done, 3, "epoch")
+    assert capsys.readouterr().out == f"c.pt: {text}\n"
 
 
-def modes(out, *chosen):
-    flags = {flag: flag in chosen for flag in ("resume", "restart", "figures_only")}
-    return argparse.Namespace(out=out, epochs=3, **flags)
-
-
-def test_training_over_a_checkpoint_needs_to_be_asked_for(saved, capsys):
-    path, _ = saved
-    before = path.read_bytes()
-    text = (
-        r"checkpoint\.pt is there, with 2 of 3 epochs: with the same flags --resume continues and --figures-only draws"
-    )
-    with pytest.raises(utils.InputError, match=text):
-        utils.prepare_out(modes(path.parent), [path])
-    utils.prepare_out(modes(path.parent, "resume"), [path])
-    assert path.read_bytes() == before and not capsys.readouterr().out
-    utils.prepare_out(modes(path.parent, "restart"), [path])
-    assert not path.exists()
-
-
-def test_resume_without_a_checkpoint_says_that_training_starts_anew(tmp_path, capsys):
-    utils.prepare_out(modes(tmp_path, "resume"), [tmp_path / "checkpoint.pt"])
-    assert capsys.readouterr().out == f"nothing in {tmp_path} to resume from: training starts anew\n"
-
-
-def test_only_finished_trainings_are_drawn_and_the_others_named(saved, capsys):
-    path, model = saved
-    done = path.with_name("done.pt")
-    utils.save_checkpoint(done, {"epochs": 3}, {"model": model}, {"seconds": [1, 1, 1]})
-    assert utils.finished(modes(path.parent), [path, done, path.with_name("none.pt")]) == [done]
-    assert capsys.readouterr().out == f"{path} is left out: 2 of 3 epochs\n"
+def test_training_past_its_end_is_refused():
+    with pytest.raises(utils.InputError, match=r"c\.pt is at epoch 4 already; give --epochs 4 or more"):
+        utils.announce(Path("c.pt"), 4, 3, "epoch")
 
 
 def test_checkpoint_of_another_configuration_is_named_and_kept(saved):
     path, model = saved
     before = path.read_bytes()
-    with pytest.raises(utils.InputError, match=r"was made with lr = 0\.1, not 0\.2; give the same flags"):
+    with pytest.raises(utils.InputError, match=r"was made with --lr 0\.1, not 0\.2; give the same flags"):
         utils.load_checkpoint(path, {"lr": 0.2, "epochs": 3}, {"model": model})
     assert path.read_bytes() == before
 
@@ -506,7 +528,7 @@ def test_checkpoint_with_a_changed_weight_is_named(saved):
     assert path.read_bytes().count(weight) == 1
     path.write_bytes(path.read_bytes().replace(weight, bytes(len(weight))))
     with pytest.raises(utils.InputError, match="cannot be read as a checkpoint"):
-        utils.read_checkpoint(path)
+        utils.load_checkpoint(path, {}, {"model": model})
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", None])
@@ -541,8 +563,63 @@ def test_full_disk_is_named_and_keeps_the_last_checkpoint(saved, monkeypatch):
 
 def test_checkpoint_of_another_layout_is_named(saved):
     path, _ = saved
-    with pytest.raises(utils.InputError, match="cannot be read as a checkpoint"):
+    with pytest.raises(utils.InputError, match="does not hold what it is needed for"):
         utils.load_checkpoint(path, {"lr": 0.1, "epochs": 3}, {"model": torch.nn.Linear(3, 3)})
+
+
+LACKS = [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), ModuleNotFoundError("No module named 'scipy'")]
+LACKS += [RuntimeError("DefaultCPUAllocator: can't allocate memory"), PermissionError(13, "Permission denied", "a")]
+
+
+@pytest.mark.parametrize("lack", LACKS, ids=lambda lack: type(lack).__name__)
+def test_a_lack_of_the_machines_is_never_called_a_damaged_file(lack, saved, monkeypatch):
+    def fail(*_, **__):
+        raise lack
+
+    path, model = saved
+    np.savez(path.parent / "mnist.npz", **arrays())
+    write_mnist(path.parent / "MNIST" / "raw")
+    for target, name in ((torch, "load"), (np, "load"), (utils, "MNIST"), (torch.nn.Linear, "load_state_dict")):
+        monkeypatch.setattr(target, name, fail)
+    for read in (
+        lambda: utils.load_checkpoint(path, {}, {"model": model}),
+        lambda: utils.load_npz(path.parent / "mnist.npz"),
+        lambda: utils.load_torchvision("mnist", path.parent),
+    ):
+        with pytest.raises(type(lack)):
+            read()
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.nn.Linear, "load_state_dict", fail)
+    with pytest.raises(type(lack)):
+        utils.load_checkpoint(path, {}, {"model": model})
+
+
+def test_jobs_with_one_process_number_do_not_share_a_temporary_file(tmp_path, monkeypatch):
+    parts = []
+    monkeypatch.setattr(Path, "replace", lambda part, _: parts.append(part.name))
+    for _ in range(2):
+        utils.write(tmp_path / "metrics.json", "{}")
+    assert len(set(parts)) == 2 and all(part.endswith(".part") for part in parts)
+
+
+@pytest.mark.parametrize(("failures", "written"), [(3, True), (4, False)])
+def test_a_target_that_is_held_for_a_moment_is_tried_again(failures, written, tmp_path, monkeypatch):
+    replace, calls, waits = Path.replace, [], []
+
+    def held(part, target):
+        calls.append(1)
+        if len(calls) <= failures:
+            raise PermissionError(13, "Access is denied")
+        return replace(part, target)
+
+    monkeypatch.setattr(Path, "replace", held)
+    monkeypatch.setattr(utils.time, "sleep", waits.append)
+    if written:
+        utils.write(tmp_path / "a", "text")
+    else:
+        with pytest.raises(utils.InputError, match=r"cannot write .*: Access is denied"):
+            utils.write(tmp_path / "a", "text")
+    assert digest(tmp_path) == ({"a": b"text"} if written else {}) and waits == [0.1, 0.5, 2.0]
 
 
 def test_killed_save_keeps_the_last_checkpoint(saved, monkeypatch):
@@ -562,21 +639,34 @@ def tiny(tmp_path):
     return ["--data", "mnist", "--data-dir", str(tmp_path), "--out", str(out), "--epochs", "1", "--device", "cpu"], out
 
 
-def test_resume_with_other_flags_overwrites_nothing(tiny):
+def test_other_flags_overwrite_nothing(tiny):
     flags, out = tiny
     q1_vae.main(flags)
     before = digest(out)
-    for other in (["--resume"], ["--figures-only"]):
-        with pytest.raises(utils.InputError, match=r"was made with lr = 0\.0003, not 0\.1"):
-            q1_vae.main([*flags, "--lr", "0.1", *other])
+    with pytest.raises(utils.InputError, match=r"was made with --lr 0\.0003, not 0\.1"):
+        q1_vae.main([*flags, "--lr", "0.1"])
     assert digest(out) == before
 
 
-def test_figures_only_without_training_is_refused(tiny):
+def test_failed_loading_leaves_no_folder(tiny):
     flags, out = tiny
-    with pytest.raises(OSError, match=r"holds neither a finished training nor an intact metrics\.json"):
+    (out.parent / "mnist.npz").write_bytes(b"junk")
+    with pytest.raises(utils.InputError, match=r"cannot be read as \.npz"):
+        q1_vae.main(flags)
+    assert not out.exists()
+
+
+def test_download_loads_and_ends(tiny, capsys):
+    flags, out = tiny
+    q1_vae.main([*flags, "--download"])
+    assert "data: made for a test" in capsys.readouterr().out and not out.exists()
+
+
+def test_figures_only_without_metrics_is_refused(tiny):
+    flags, out = tiny
+    with pytest.raises(utils.InputError, match=r"holds no intact metrics\.json to draw from"):
         q1_vae.main([*flags, "--figures-only"])
-    assert digest(out) == {}
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("content", ['{"results": {}}', '{"results":', "[]"])
@@ -584,20 +674,19 @@ def test_damaged_metrics_are_named(tiny, content):
     flags, out = tiny
     out.mkdir()
     (out / "metrics.json").write_text(content)
-    with pytest.raises(OSError, match="nor an intact metrics"):
+    with pytest.raises(utils.InputError, match="holds no intact metrics"):
         q1_vae.main([*flags, "--figures-only"])
 
 
-def test_figures_only_draws_the_curves_from_the_metrics_alone(tiny, capsys):
+def test_figures_only_draws_the_curves_from_the_metrics_alone(tiny):
     flags, out = tiny
     q1_vae.main(flags)
     before = digest(out)
     for path in out.iterdir():
         if path.name != "metrics.json":
             path.unlink()
-    capsys.readouterr()
+    (out.parent / "mnist.npz").unlink()
     q1_vae.main([*flags, "--figures-only"])
-    assert "holds no finished training; metrics.json alone can give the curves" in capsys.readouterr().out
     assert digest(out) == {
         name: before[name] for name in ("metrics.json", "report.md", "elbo.png", "log_likelihood.png")
     }
@@ -613,7 +702,7 @@ def test_loss_that_is_not_finite_stops_at_once_and_keeps_the_last_checkpoint(tin
         return value * float("nan") if len(calls) > 4 else value  # 2 epochs of one update and one validation
 
     monkeypatch.setattr(q1_vae, "elbo", diverging)
-    with pytest.raises(utils.InputError, match="the loss is not finite in epoch 3; what was saved before is kept"):
+    with pytest.raises(utils.InputError, match="the loss in epoch 3 is not finite; what was saved before is kept"):
         q1_vae.main([*flags, "--epochs", "5"])
     assert len(calls) == 5
     state = torch.load(out / "checkpoint_analytic_seed0.pt", weights_only=True)
@@ -623,7 +712,7 @@ def test_loss_that_is_not_finite_stops_at_once_and_keeps_the_last_checkpoint(tin
 
 def test_validation_that_is_not_finite_is_not_saved(tiny):
     flags, out = tiny
-    with pytest.raises(utils.InputError, match="the loss is not finite after epoch 1"):
+    with pytest.raises(utils.InputError, match="the ELBO after epoch 1 is not finite"):
         q1_vae.main([*flags, "--lr", "1e30"])
     assert digest(out) == {}
 
@@ -631,10 +720,10 @@ def test_validation_that_is_not_finite_is_not_saved(tiny):
 def test_metrics_are_valid_json_with_their_origin(tmp_path):
     first = {"command": ["python q9.py"], "commit": [], "device": ["cpu (one)"]}
     provenance = utils.merge(first, first | {"device": ["cpu (two)"]})
-    config, history = {"lr": 0.1, "source": "digits"}, {"a": {"loss": [1.0]}}
-    utils.save_metrics(tmp_path, "q9", provenance, config, seconds=1.5, history=history, results={})
+    content = {"config": {"lr": 0.1}, "seconds": 1.5, "history": {"a": {"loss": [1.0]}}, "results": {}}
+    utils.save_metrics(argparse.Namespace(out=tmp_path), "q9", "digits", provenance, **content)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    keys = ["script", "command", "device", "data", "config", "versions", "seconds", "history", "results"]
+    keys = ["script", "command", "device", "data", "versions", "config", "seconds", "history", "results"]
     assert list(metrics) == keys
     assert metrics["data"] == "digits" and metrics["config"] == {"lr": 0.1}
     assert metrics["command"] == "python q9.py" and metrics["device"] == "cpu (one); cpu (two)"
@@ -649,7 +738,7 @@ def test_provenance_names_command_commit_and_processor_of_every_session(tmp_path
     (repository / "utils.py").write_text("first")
     monkeypatch.setattr(utils, "__file__", str(repository / "utils.py"))
     monkeypatch.setattr(utils, "describe", lambda _: "cpu (a model)")
-    monkeypatch.setattr(sys, "argv", ["q1_vae.py", "--lr", "0.1", "--out", str(tmp_path / "a b"), "--resume"])
+    monkeypatch.setattr(sys, "argv", ["q1_vae.py", "--lr", "0.1", "--out", str(tmp_path / "a b"), "--restart"])
     args = q1_vae.get_args()
     command = f"python q1_vae.py --lr 0.1 --out '{tmp_path}/a b'"
     expected = {"command": [command], "commit": [], "device": ["cpu (a model)"]}
