@@ -172,7 +172,7 @@ def mean_elbo(vae: VAE, images: Tensor, estimator: str, kl_samples: int) -> floa
 def training_config(estimator: str, seed: int, args: argparse.Namespace, source: str) -> dict:
     """What a checkpoint must agree with; not the epochs, as more may be asked for later."""
     keys = ("batch_size", "lr", "latent_size", "kl_samples")
-    return {key: getattr(args, key) for key in keys} | {"seed": seed, "source": source}
+    return {key: getattr(args, key) for key in keys} | {"estimator": estimator, "seed": seed, "source": source}
 
 
 def train(estimator: str, seed: int, data: dict[str, Tensor], args: argparse.Namespace, source: str) -> VAE:

@@ -10,6 +10,7 @@ puts a number behind each claim with a small classifier trained on the same labe
 
 import argparse
 import itertools
+import math
 import time
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def lp_reg(x: Tensor, y: Tensor, critic: nn.Module) -> Tensor:
     x, y: (B, ...). x_hat is uniform on the segment between x and y of each pair: one coefficient for each example. The
     norm is taken over all axes but the first. Gradients flow to the critic's parameters, not to x and y.
     """
-    alpha = torch.rand(len(x), *[1] * (x.dim() - 1), dtype=x.dtype, device=x.device)
+    alpha = torch.rand((len(x),) + (1,) * (x.dim() - 1), dtype=x.dtype, device=x.device)
     x_hat = (alpha * x + (1 - alpha) * y).detach().requires_grad_()
     (gradient,) = torch.autograd.grad(critic(x_hat).sum(), x_hat, create_graph=True)
     return (gradient.flatten(1).norm(dim=1) - 1).clamp(min=0).square().mean()
@@ -178,9 +179,8 @@ def train(data: dict, args: argparse.Namespace, config: dict) -> None:
     data: what `utils.load_rgb` returns. Raises InputError for a checkpoint that does not fit and for numbers that are
     not finite.
     """
-    last = args.snapshots[-1]
-    if last == args.iterations and all(snapshot_path(args, iteration).exists() for iteration in args.snapshots):
-        print(f"{snapshot_path(args, last).name}: finished, {last} iterations", flush=True)
+    if all(snapshot_path(args, iteration).exists() for iteration in args.snapshots):
+        print(f"{snapshot_path(args, args.iterations).name}: finished, {args.iterations} iterations", flush=True)
         return
     torch.manual_seed(args.seed)
     images = data["train_images"]
@@ -194,6 +194,10 @@ def train(data: dict, args: argparse.Namespace, config: dict) -> None:
     history["sums"] = [0.0, 0.0]  # of distance and penalty since the last record
     if path.exists():
         history = utils.load_checkpoint(path, config, modules)
+    elif old := next(args.out.glob("snapshot_*.pt"), None):
+        raise utils.InputError(
+            f"{old} would be overwritten, as there is no {path.name} to go on from; give another --out"
+        )
     done = history["iteration"]
     utils.announce(path, done, args.iterations, "iteration")
     for iteration in args.snapshots:
@@ -216,11 +220,11 @@ def train(data: dict, args: argparse.Namespace, config: dict) -> None:
         return torch.randn(args.batch_size, args.latent_size, device=args.device)
 
     for iteration in trange(done, args.iterations + 1, desc="training", leave=False, disable=None):
-        if iteration in args.snapshots:
-            save(snapshot_path(args, iteration), networks, iteration)
-        if iteration == args.iterations or time.perf_counter() - saved > SAVE_EVERY:
+        if iteration in (0, args.iterations) or time.perf_counter() - saved > SAVE_EVERY:
             save(path, modules, iteration)
             saved = time.perf_counter()
+        if iteration in args.snapshots:
+            save(snapshot_path(args, iteration), networks, iteration)
         if iteration == args.iterations:
             break
 
@@ -294,14 +298,12 @@ def train_classifier(data: dict, args: argparse.Namespace, source: str) -> Class
     config |= {"seed": args.seed, "source": source}
     torch.manual_seed(args.seed)
     classifier = Classifier().to(args.device, memory_format=utils.memory_format(args.device))
-    if path.exists():
-        try:
+    try:
+        if path.exists():
             utils.load_checkpoint(path, config, {"classifier": classifier})
             return classifier.eval()
-        except utils.InputError:
-            print(f"{path.name} was trained in another way: it is trained anew, in minutes", flush=True)
-            path.unlink()
-            return train_classifier(data, args, source)
+    except utils.InputError as error:  # it takes minutes, so nothing is lost
+        print(f"{path.name} is trained anew: {str(error).split(';')[0]}", flush=True)
     optimizer = torch.optim.Adam(classifier.parameters(), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=args.classifier_steps)
     images, labels = data["train_images"], data["train_labels"]
@@ -312,6 +314,7 @@ def train_classifier(data: dict, args: argparse.Namespace, source: str) -> Class
         loss.backward()
         optimizer.step()
         schedule.step()
+    utils.check_finite(loss, "the classifier's loss")
     utils.save_checkpoint(path, config, {"classifier": classifier}, {"steps": args.classifier_steps})
     return classifier.eval()
 
@@ -413,7 +416,7 @@ def memorisation(critic: Critic, training: Tensor, held_out: Tensor, samples: Te
         utils.mean(torch.cat([critic(chunk) for chunk in images.split(500)]))
         for images in (training, held_out, samples)
     )
-    return (f_training - f_held_out) / (f_training - f_samples)
+    return (f_training - f_held_out) / ((f_training - f_samples) or math.inf)
 
 
 def perturb(z: Tensor, directions: Tensor, epsilons: Tensor) -> Tensor:
@@ -514,7 +517,7 @@ def draw_training(metrics: dict, path: Path) -> None:
     iterations = range(RECORD_EVERY, RECORD_EVERY * len(training["distance"]) + 1, RECORD_EVERY)
     marker = "." if len(iterations) < 20 else None
     distance.plot(iterations, training["distance"], linewidth=1, marker=marker)
-    distance.set_title("Critic's estimate of the Wasserstein distance")
+    distance.set_title("Critic's estimate of the distance")
     penalty.plot(iterations, training["penalty"], linewidth=1, marker=marker)
     penalty.set_title("Lipschitz penalty")
     for axes in (distance, penalty):
@@ -529,14 +532,14 @@ def draw_quality(metrics: dict, path: Path) -> None:
     figure, ((sure, coverage, frechet),) = utils.subplots(1, 3)
     sure.plot(iterations, [s["sure"] for s in snapshots], color="C0", marker=".", linewidth=0.8)
     sure.axhline(results["real"]["sure"], color="black", linestyle=":", label="real images")
-    sure.set(title="S: sure of a digit", ylim=(0, 1))
+    sure.set(title="S: sure of a digit", ylim=(0, 1.05))
     lines = coverage.plot(iterations, [s["coverage"] for s in snapshots], color="C0", marker=".", linewidth=0.8)
     lines[0].set_label("samples, a line for each set of noise")
     coverage.axhline(sum(results["real"]["coverage"]) / len(results["real"]["coverage"]), color="black", linestyle=":")
-    coverage.set(title="Coverage of held-out images", ylim=(0, 1))
+    coverage.set(title="Coverage of held-out images", ylim=(0, 1.05))
     frechet.plot(iterations, [s["frechet"] for s in snapshots], color="C0", marker=".", linewidth=0.8)
     frechet.axhline(sum(results["real"]["frechet"]) / len(results["real"]["frechet"]), color="black", linestyle=":")
-    frechet.set(title="Fréchet distance (logarithmic)", yscale="log")
+    frechet.set(title="Fréchet distance, not FID (logarithmic)", yscale="log")
     for axes in (sure, coverage, frechet):
         axes.set_xscale("symlog", linthresh=100)
         axes.set(xlabel="generator iteration (linear below 100)", xlim=(0, None))
@@ -564,13 +567,14 @@ def draw_images(generators: dict, classifier: Classifier, data: dict, args: argp
     z = torch.randn(1000, args.latent_size, device=args.device)
     iteration, last = list(generators.items())[-1]
 
-    rows = {f"iteration {i:,}": generate(generator, z[:20]) for i, generator in generators.items()}
-    rows["held out"] = choose(data["test_images"], 20)
+    columns = min(20, len(data["test_images"]))
+    rows = {f"iteration {i:,}": generate(generator, z[:columns]) for i, generator in generators.items()}
+    rows["held out"] = choose(data["test_images"], columns)
     training = torch.cat([classify(classifier, scale(chunk))[0] for chunk in data["train_images"].split(2000)])
     nearest = torch.cdist(classify(classifier, rows[f"iteration {iteration:,}"])[0], training).argmin(1)
     rows["nearest training image"] = scale(data["train_images"][nearest])
     title = "Samples of the same noise; held-out images; nearest training images (in features) to the last samples"
-    draw_strips(rows, [""] * 20, title, args.out / "samples.png")
+    draw_strips(rows, [""] * columns, title, args.out / "samples.png")
 
     sure = read_digits(classifier, generate(last, z), args.sure) >= 0
     z = torch.cat([z[sure], z[~sure]])
@@ -582,12 +586,13 @@ def draw_images(generators: dict, classifier: Classifier, data: dict, args: argp
     names = [f"dimension {d}, same z" for d in dims] + [f"dimension {d}, own z" for d in dims]
     title = f"One latent dimension raised by ε, with the digit the classifier is sure of, iteration {iteration:,}"
     rows = dict(zip(names, images, strict=True))
-    draw_strips(rows, ["z", *epsilons.tolist()[1:]], title, args.out / "perturbation.png", digits)
+    draw_strips(rows, ["ε = 0", *epsilons.tolist()[1:]], title, args.out / "perturbation.png", digits)
 
     latent, pixel = interpolate(last, z[:8:2], z[1:8:2], torch.tensor(args.alphas, device=args.device))
     rows = {}
     for pair in range(4):
-        rows[f"{pair + 1} (a) latent"], rows[f"{pair + 1} (b) pixel"] = latent[:, pair], pixel[:, pair]
+        rows[f"pair {pair + 1}, (a) latent"] = latent[:, pair]
+        rows[f"pair {pair + 1}, (b) pixel"] = pixel[:, pair]
     title = f"Interpolation from z1 (α = 0) to z0 (α = 1), iteration {iteration:,}"
     draw_strips(rows, args.alphas, title, args.out / "interpolation.png")
     return digits.tolist()
@@ -598,7 +603,7 @@ def draw_strips(rows: dict[str, Tensor], labels: list, title: str, path: Path, d
 
     digits: (len(rows), N), written under the images, "?" where they are negative.
     """
-    height = 34 if digits is None else 46  # pixels of a cell: the image, a border of 2, and room for a digit
+    height = 34 if digits is None else 52  # pixels of a cell: the image, a border of 2, and room for a digit
     cells = F.pad(torch.cat(list(rows.values())).cpu() / 2 + 0.5, (0, 0, 0, height - 34), value=1).clamp(0, 1)
     width, tall = 0.42 * len(labels) + 1.5, 0.0132 * height * len(rows) + 0.8
     figure, ((axes,),) = utils.subplots(1, 1, width, tall)
@@ -629,14 +634,15 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--lr", type=utils.positive_float, help="learning rate of Adam")
     add("--width", type=utils.positive_int, help="channels h next to the image; deeper layers: 2h, 4h")
     add("--latent-size", type=utils.positive_int, help="number of latent variables")
-    add("--snapshots", type=utils.natural, nargs="+", help="iterations to keep (default: at 0, 14, 40 and 100%%)")
+    add("--snapshots", type=utils.natural, nargs="+", help="kept beside the last (default: at 0, 14 and 40%%)")
     add("--perturb-dims", type=utils.natural, nargs="+", help="latent dimensions to perturb")
     add("--classifier-steps", type=utils.positive_int, help="updates of the classifier, 128 images each")
     add("--samples", type=utils.two_or_more, help="samples per snapshot and set of noise, to be measured")
     args = utils.parse_args(parser, argv, RECIPE, QUICK)
     args.starts, args.pairs = args.samples // 100 + 1, args.samples // 25 + 1  # in a set
+    args.perturb_dims = list(dict.fromkeys(args.perturb_dims))
     places = args.snapshots or [round(place * args.iterations) for place in SNAPSHOT_PLACES]
-    args.snapshots = sorted(set(places))
+    args.snapshots = sorted({*places, args.iterations})
     if args.snapshots[-1] > args.iterations:
         raise utils.InputError(f"--snapshots {args.snapshots[-1]} lies past --iterations {args.iterations}")
     if (dim := max(args.perturb_dims)) >= args.latent_size:
@@ -660,8 +666,8 @@ def main(argv: list[str] | None = None) -> None:
     train(data, args, config)
 
     start = time.perf_counter()
-    classifier = train_classifier(data, args, source)
     generators, critics, history = load_snapshots(args, config)
+    classifier = train_classifier(data, args, source)
     results = {"snapshots": args.snapshots} | evaluate(generators, critics, classifier, data, args)
     results["classifier"] = judge(classifier, scale(data["test_images"]), data["test_labels"], args.sure)
     results["perturbation"]["digits"] = draw_images(generators, classifier, data, args)

@@ -198,11 +198,14 @@ def load_images(args: argparse.Namespace) -> tuple[dict[str, Tensor], str]:
         if num > available or num == 1:
             raise utils.InputError(f"--{split}-images {num}: give 2 to {available}, or 0 for all")
         order = torch.randperm(available, generator=generator) if split == "train" else torch.arange(available)
-        for key in (f"{split}_images", f"{split}_labels") if num else ():
-            tensors[key] = tensors[key][order[:num].to(args.device)]
-    for flag in ("batch_size", "knn_k"):
-        if (value := getattr(args, flag)) > (num := len(tensors["train_images"])):
-            raise utils.InputError(f"--{flag.replace('_', '-')} {value} is more than the {num} training images")
+        if num:
+            chosen = order[:num].to(args.device)
+            tensors[f"{split}_images"] = tensors[f"{split}_images"][chosen]
+            tensors[f"{split}_labels"] = tensors[f"{split}_labels"][chosen]
+    num = len(tensors["train_images"])
+    for flag, value in (("--batch-size", args.batch_size), ("--knn-k", args.knn_k)):
+        if value > num:
+            raise utils.InputError(f"{flag} {value} is more than the {num} training images")
     return tensors, source
 
 
@@ -362,14 +365,14 @@ def draw_runs(metrics: dict, path: Path) -> None:
     for (accuracy, loss), (run, seeds) in zip(rows, runs.items(), strict=True):
         plot_seeds(accuracy, seeds, "knn_accuracy_backbone", "silver", "backbone's features")
         plot_seeds(accuracy, seeds, "knn_accuracy", "C0", "projector's output, a line for each seed")
-        accuracy.axhline(0.1, color="grey", linestyle="--", label="chance, and the least loss")
+        accuracy.axhline(0.1, color="grey", linestyle="--", linewidth=0.8, label="chance; lower bound -1 of the loss")
         if pixels:
             accuracy.axhline(pixels, color="C2", linestyle="-.", label="kNN on raw pixels")
         if not words.objection(metrics):
             accuracy.axhline(0.6, color="C3", linestyle=":", label="the original's 0.60")
         accuracy.set(title=words.RUNS[run], ylabel="kNN accuracy", ylim=(0, max(0.65, 1.05 * highest_accuracy)))
-        plot_seeds(loss, seeds, "loss", "C0", "")
-        loss.axhline(-1, color="grey", linestyle="--")
+        plot_seeds(loss, seeds, "loss", "C4", "loss, a line for each seed")
+        loss.axhline(-1, color="grey", linestyle="--", linewidth=0.8)
         loss.set(title=words.RUNS[run], ylabel="loss", ylim=(-1.02, highest_loss + 0.02))
     for axes in rows[-1]:
         axes.set_xlabel("epoch")

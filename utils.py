@@ -156,7 +156,7 @@ def run(main: Callable[[], None]) -> NoReturn:
         status, message = 130, f"\ninterrupted; go on with: {command}"
     except (MemoryError, RuntimeError, OSError) as error:
         if is_out_of_memory(error):
-            status, message = 2, f"{script}: not enough memory; give smaller sizes"
+            status, message = 2, f"{script}: not enough memory; what was saved is kept"
         elif isinstance(error, OSError) and error.filename:
             status, message = 2, f"{script}: {error}"
         else:
@@ -241,8 +241,8 @@ def use_small_map_convolutions(network: nn.Module) -> None:
     """Make all convolutions of `network` that SmallMapConv2d equals ones of that class, with the same parameters."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
-            kind = module.kernel_size, module.padding, module.groups, module.bias
-            if kind == ((3, 3), (1, 1), 1, None):
+            kind = module.kernel_size, module.padding, module.dilation, module.groups, module.bias
+            if kind == ((3, 3), (1, 1), (1, 1), 1, None):
                 module.__class__ = SmallMapConv2d
 
 
@@ -393,7 +393,8 @@ def _download(fetch: Callable[[str], object], name: str, folder: Path, instead: 
         with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as part:
             fetch(part)
             for item in Path(part).iterdir():
-                item.replace(folder / item.name)
+                if not (folder / item.name).exists():  # another job may have been faster
+                    item.replace(folder / item.name)
     except (RuntimeError, OSError, HTTPException) as error:
         with suppress(OSError):  # if it is empty
             folder.rmdir()
@@ -441,7 +442,7 @@ def load_checkpoint(path: Path, config: dict, modules: dict) -> dict:
 
     InputError if it cannot be read or does not fit `config`.
     """
-    with reading(f"{path} cannot be read as a checkpoint; replace it, or train anew with --restart"):
+    with reading(f"{path} cannot be read as a checkpoint; move it away to train this one anew"):
         with zipfile.ZipFile(path) as file:
             if file.testzip():  # compares the checksums, which torch.load does not
                 raise ValueError
@@ -450,9 +451,10 @@ def load_checkpoint(path: Path, config: dict, modules: dict) -> dict:
     for key, value in config.items():
         if saved.get(key) != value:
             flag = "data" if key == "source" else f"--{key.replace('_', '-')}"
-            text = "give the same flags, another --out, or --restart to discard it"
-            raise InputError(f"{path} was made with {flag} {saved.get(key)}, not {value}; {text}")
-    with reading(f"{path} does not hold what it is needed for; replace it, or train anew with --restart"):
+            raise InputError(
+                f"{path} was made with {flag} {saved.get(key)}, not {value}; give the same, or another --out"
+            )
+    with reading(f"{path} does not hold what it is needed for; move it away to train this one anew"):
         for name, module in modules.items():
             module.load_state_dict(checkpoint["states"][name])
     torch.set_rng_state(rng["cpu"])
@@ -467,8 +469,13 @@ def announce(path: Path, done: int, total: int, unit: str) -> None:
     """Say whether a training begins, goes on or is finished; InputError if it is past `total`, its --<unit>s."""
     if done > total:
         raise InputError(f"{path} is at {unit} {done} already; give --{unit}s {done} or more")
-    state = f"going on after {unit} {done} of {total}" if done else f"training begins, {total} {unit}s"
-    print(f"{path.name}: {f'finished, {total} {unit}s' if done == total else state}", flush=True)
+    if done == total:
+        state = f"finished, {total} {unit}s"
+    elif done:
+        state = f"going on after {unit} {done} of {total}"
+    else:
+        state = f"training begins, {total} {unit}s"
+    print(f"{path.name}: {state}", flush=True)
 
 
 def training_path(args: argparse.Namespace, name: str, seed: int) -> Path:

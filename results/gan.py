@@ -2,7 +2,6 @@
 
 from itertools import pairwise
 from operator import sub
-from statistics import fmean
 
 from results import pages
 from results.pages import Claim, make_table, mean_error
@@ -14,10 +13,10 @@ SOURCES = [
 ]
 RECIPE = {"iterations": 50_000, "critic_updates": 5, "penalty": 10, "batch_size": 64, "lr": 1e-4}  # the original's
 RECIPE |= {"betas": [0.5, 0.9], "width": 64, "latent_size": 100, "perturb_dims": [3, 30, 35, 50]}
-THREE = "three most frequent sure digits at 20,000, minus held-out images'"
-REACHED = "starts that reach another sure digit, mean of the dimensions"
-HALF_WAY = "S half-way over S at the ends, {}"
-STEPS = "steps away from the start and nearer to the end"
+THREE = "share of the three most frequent sure digits at 20,000, minus held-out images'"
+REACHED = "share of sure starts that reach another sure digit, mean of the four"
+HALF_WAY = "S at α = 0.5 over S at the ends, {}"
+STEPS = "share of steps away from the start and nearer to the end, in pixels"
 CLAIMS = [
     Claim("2.2", "model 0: nothing but noise", "S at 0", "<", 0.05),
     Claim("2.2", "after 7,000: too indistinct to detect the numbers", "S at 7,000", "<", 0.5),
@@ -36,8 +35,9 @@ BELIEVED = {  # of the classifier on held-out images, fixed before any sample wa
     "sure_of_scrambled": ("<=", 0.10),
 }
 DECIDED = (
-    "± gives one standard error over five sets of noise. A claim is supported or contradicted where the mean lies "
-    "three of them beyond its limit. It describes this training."
+    "S is the share of images in which a classifier is sure of a digit; ± gives one standard error over five sets of "
+    "noise, all of the same training. A claim is supported or contradicted where the mean lies three of them beyond "
+    "its limit."
 )
 
 
@@ -63,9 +63,7 @@ def quantities(metrics: dict) -> dict[str, list[float]]:
     for path in ("latent", "pixel"):
         curves = results["interpolation"]["sure"][path]
         if all(curve[0] + curve[-1] for curve in curves):  # else there is nothing to compare with
-            numbers[HALF_WAY.format(path)] = [
-                curve[len(curve) // 2] / fmean(curve[:: len(curve) - 1]) for curve in curves
-            ]
+            numbers[HALF_WAY.format(path)] = [2 * curve[len(curve) // 2] / (curve[0] + curve[-1]) for curve in curves]
     return numbers
 
 
@@ -90,34 +88,38 @@ def places(metrics: dict) -> dict:
     """Return what the template has places for."""
     results, config = metrics["results"], metrics["config"]
     real, classifier, perturbation = results["real"], results["classifier"], results["perturbation"]
-    samples = [["images", "S", "coverage", "Fréchet distance", "three most frequent", "r"]]
+    samples = [["images", "S", "coverage", "Fréchet distance, not FID", "three most frequent", "r"]]
     for iteration, numbers in results["per_snapshot"].items():
         top = mean_error([three_most_frequent(digits) for digits in numbers["digits"]])
         memorised = mean_error(numbers["memorisation"]) if "memorisation" in numbers else "-"
         row = [mean_error(numbers[key]) for key in ("sure", "coverage", "frechet")]
         samples.append([f"iteration {int(iteration):,}", *row, top, memorised])
     row = [f"{real['sure']:.4f}", mean_error(real["coverage"]), mean_error(real["frechet"])]
+    samples.append(["real images, phases scrambled", f"{classifier['sure_of_scrambled']:.4f}", *"----"])
     samples.append(["real images", *row, f"{three_most_frequent(real['digits']):.4f}", "-"])
 
     believed = [["on held-out images", "measured", "needed"]]
     believed += [
         [name.replace("_", " "), classifier[name], f"{sign} {limit}"] for name, (sign, limit) in BELIEVED.items()
     ]
-    reached = [["steps along", "starts that reach another sure digit"]]
+    reached = [["steps along", "share of sure starts that reach another sure digit"]]
     for key, name in (("named", "the dimensions named"), ("all", "all dimensions"), ("random", "random directions")):
         reached.append([name, mean_error(perturbation["reached"][key])])
     rows = zip(config["perturb_dims"] * 2, perturbation["digits"], strict=True)
-    read = [["dimension", "digits of one z", "digits of a z of its own"]]
+    read = [["dimension", "digits read from one z for all", "digits read from a z of its own"]]
     both = [changes(digits) for _, digits in rows]
     half = len(both) // 2
     read += [[dim, same, own] for dim, same, own in zip(config["perturb_dims"], both[:half], both[half:], strict=True)]
-    paths = [["S along the path", *(f"α = {alpha:g}" for alpha in results["interpolation"]["alphas"])]]
+    paths = [["S along the path", "α = 0", "α = 0.5", "α = 1"]]
     for path in ("latent", "pixel"):
-        paths.append([path, *map(mean_error, zip(*results["interpolation"]["sure"][path], strict=True))])
+        along = [*map(mean_error, zip(*results["interpolation"]["sure"][path], strict=True))]
+        paths.append([path, along[0], along[len(along) // 2], along[-1]])
     return {
         "samples": make_table(samples),
         "believed": make_table(believed),
         "reached": make_table(reached),
+        "reached_all": mean_error(perturbation["reached"]["all"]),
+        "reached_random": mean_error(perturbation["reached"]["random"]),
         "read": make_table(read),
         "paths": make_table(paths),
         "accuracy": f"{classifier['accuracy']:.4f}",

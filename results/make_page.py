@@ -27,7 +27,7 @@ def page() -> str:
             objections += (
                 [f"Problem {name[1]}: {WORDS[name].objection(numbers)}"] if WORDS[name].objection(numbers) else []
             )
-    places = {"verdicts": make_table([header, *rows]), "objections": "\n\n".join(objections), "runs": make_table(runs)}
+    places = {"verdicts": make_table([header, *rows]), "objections": " ".join(objections), "runs": make_table(runs)}
     for place, name in (("vae", "q1_vae"), ("long", "q1_vae_200"), ("gan", "q2_gan"), ("simsiam", "q3_simsiam")):
         places[place] = WORDS[name].places(metrics[name])
         places[f"{place}_epochs"] = metrics[name]["config"].get("epochs")

@@ -67,7 +67,7 @@ def criterion(claim: Claim) -> str:
         return f"within {claim.limit} of 0"
     if claim.comparison == "predicts":
         low, high, widest = claim.limit
-        return f"interval holds {low}" if low == high else f"interval meets {low} to {high}, half at most {widest}"
+        return f"interval contains {low}" if low == high else f"interval meets {low} to {high}, at most ± {widest}"
     return f"{claim.comparison} {claim.limit}"
 
 
@@ -101,14 +101,15 @@ def objection(metrics: dict, sources: list[str], recipe: dict) -> str:
 
 
 def verdicts(words: ModuleType, metrics: dict) -> list[list[str]]:
-    """Return the closing table: a row for each claim whose quantity was measured, with a verdict where one is due."""
+    """Return the closing table: a row for each claim, with its quantity and a verdict as far as there are any."""
     rows = [["question", "the original", "quantity", "ours", "criterion", "verdict"]]
     quantities, silent = words.quantities(metrics), words.objection(metrics)
     for claim in words.CLAIMS:
+        ours, verdict = "-", "-"
         if values := quantities.get(claim.quantity):
-            verdict = "-" if silent else decide(values, claim.comparison, claim.limit)
             ours = measured(values, claim.comparison)
-            rows.append([claim.question, claim.original, claim.quantity, ours, criterion(claim), verdict])
+            verdict = "-" if silent else decide(values, claim.comparison, claim.limit)
+        rows.append([claim.question, claim.original, claim.quantity, ours, criterion(claim), verdict])
     return rows
 
 
@@ -130,12 +131,12 @@ def fill(template: str, places: dict) -> str:
     return (FOLDER / f"{template}.md").read_text(encoding="utf-8").format(**places)
 
 
-def origin(metrics: dict) -> str:
+def origin(words: ModuleType, metrics: dict) -> str:
     """Return what was run: data, recipe, command, device, time."""
-    recipe = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in metrics["config"].items())
+    recipe = ", ".join(f"{key.replace('_', ' ')} {metrics['config'].get(key, '-')}" for key in words.RECIPE)
     commit = f", trained at commit {metrics['commit']}" if "commit" in metrics else ""
     return f"""- Data: {metrics["data"]}.
-- Recipe: {recipe}.
+- Recipe: {recipe}; all of it is in metrics.json.
 - Command: `{metrics.get("command", "not recorded")}`{commit}.
 - Device: {metrics["device"]}, torch {metrics["versions"]["torch"]}.
 - Time: {metrics["seconds"] / 60:.0f} minutes, summed over trainings."""
@@ -143,8 +144,8 @@ def origin(metrics: dict) -> str:
 
 def report(words: ModuleType, metrics: dict) -> str:
     """Return the page of one problem."""
-    places = {"origin": origin(metrics), "verdicts": make_table(verdicts(words, metrics))}
-    places["objection"] = words.objection(metrics) or words.DECIDED
+    places = {"origin": origin(words, metrics), "verdicts": make_table(verdicts(words, metrics))}
+    places |= {"objection": words.objection(metrics), "decided": words.DECIDED}
     return fill(words.TEMPLATE, places | words.places(metrics))
 
 

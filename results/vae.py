@@ -62,8 +62,9 @@ def places(metrics: dict) -> dict:
     seeds += [[seed, *(numbers[key] for key in keys)] for seed, numbers in results["seeds"].items()]
     curve = [["model", "ELBO", *(f"K = {k}" for k in curves["samples"])]]
     tenth = max(1, config["epochs"] // 10)
+    last = config["epochs"]
     gaps = [["model", "ELBO, training images", "ELBO, test images", "gap", "log p(x) above the ELBO"]]
-    gaps[0] += ["validation ELBO, last tenth but one", "last tenth of the epochs"]
+    gaps[0] += [f"validation ELBO, {tenth} epochs to {last - tenth}", f"{tenth} epochs to {last}"]
     for name, label in LABELS.items():
         estimates = [fmean(column) for column in zip(*curves["estimates"][name], strict=True)]
         curve.append([label, fmean(curves["elbo"][name]), *estimates])

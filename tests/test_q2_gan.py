@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -469,7 +470,7 @@ def test_classifier_trained_in_another_way_is_trained_anew(arguments, finished, 
         copy(finished, tmp_path, f"snapshot_{i}.pt")
     torch.save(checkpoint, tmp_path / "classifier.pt")
     q2_gan.main([*arguments, "--out", str(tmp_path)])
-    assert "classifier.pt was trained in another way: it is trained anew" in capsys.readouterr().out
+    assert re.search(r"classifier\.pt is trained anew: .*made with --augmentation none", capsys.readouterr().out)
     assert read_metrics(tmp_path)["results"] == read_metrics(finished)["results"]
 
 
@@ -510,7 +511,7 @@ def test_perturbations_start_at_one_sure_image_for_all_dimensions_and_at_one_for
     starts = [row[0, 0, 0, 0].item() for row in rows.values()]
     assert starts == pytest.approx([sure[0], sure[0], sure[1], sure[2]])
     ends = [row[20, 0, 0, 0].item() for row in rows.values()]
-    assert ends == pytest.approx([1, sure[0], 1, sure[2]]) and labels == ["z", *range(1, 21)]
+    assert ends == pytest.approx([1, sure[0], 1, sure[2]]) and labels == ["ε = 0", *range(1, 21)]
     assert digits == shown.tolist() and [row[0] for row in digits] == [int(start > 0) for start in starts]
     assert digits[0][20] == 1
 
@@ -519,7 +520,7 @@ def test_interpolations_go_from_the_second_of_a_pair_to_the_first(strips):
     drawn, _, _, sure = strips
     rows, labels = drawn["interpolation.png"]
     for name in ("(a) latent", "(b) pixel"):
-        paths = [rows[f"{pair} {name}"][:, 0, 0, 0] for pair in (1, 2, 3, 4)]
+        paths = [rows[f"pair {pair}, {name}"][:, 0, 0, 0] for pair in (1, 2, 3, 4)]
         assert [path[0].item() for path in paths] == pytest.approx(sure[1:8:2])
         assert [path[10].item() for path in paths] == pytest.approx(sure[0:8:2])
     assert labels[0] == 0 and labels[-1] == 1 and len(labels) == 11
@@ -544,7 +545,7 @@ def test_strips_show_images_labels_and_digits_in_their_places(tmp_path, monkeypa
     q2_gan.draw_strips(rows, ["a", "b", "c"], "title", tmp_path / "x.png", torch.tensor([[1, 2, -1], [4, 5, 6]]))
     (axes,) = drawn["x.png"].axes
     pixels = axes.images[0].get_array()
-    assert [[pixels[46 * row + 18, 34 * column + 18, 0].item() for column in range(3)] for row in range(2)] == [
+    assert [[pixels[52 * row + 18, 34 * column + 18, 0].item() for column in range(3)] for row in range(2)] == [
         [0, 0, 0],
         [0.5, 1, 0.5],
     ]
@@ -552,7 +553,7 @@ def test_strips_show_images_labels_and_digits_in_their_places(tmp_path, monkeypa
     assert [label.get_text() for label in axes.get_yticklabels()] == ["dark", "half"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b", "c"]
     for text, (row, column) in zip(axes.texts, [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)], strict=True):
-        assert text.get_position() == (34 * column + 18, 46 * row + 40)
+        assert text.get_position() == (34 * column + 18, 52 * row + 40)
 
 
 @pytest.fixture
@@ -647,6 +648,28 @@ def test_snapshot_missing_behind_is_named(arguments, finished):
         q2_gan.main([*arguments, "--out", str(finished), "--iterations", "8", "--snapshots", "0", "4", "8"])
 
 
+def test_snapshots_without_a_checkpoint_are_not_overwritten(arguments, finished, tmp_path):
+    for i in (0, 2, 6):
+        copy(finished, tmp_path, f"snapshot_{i}.pt")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for more in (["--iterations", "8"], ["--snapshots", "0", "4"], ["--seed", "1", "--snapshots", "1"]):
+        with pytest.raises(utils.InputError, match=r"snapshot_.\.pt would be overwritten"):
+            q2_gan.main([*arguments, "--out", str(tmp_path), *more])
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_another_seed_leaves_the_classifier_as_it_is(arguments, finished, tmp_path):
+    for i in (0, 2, 6):
+        copy(finished, tmp_path, f"snapshot_{i}.pt", "classifier.pt")
+    with pytest.raises(utils.InputError, match=r"snapshot_0\.pt was made with --seed 0, not 1"):
+        q2_gan.main([*arguments, "--out", str(tmp_path), "--seed", "1"])
+    assert (tmp_path / "classifier.pt").read_bytes() == (finished / "classifier.pt").read_bytes()
+
+
+def test_last_iteration_is_always_a_snapshot(tmp_path):
+    assert q2_gan.get_args(["--device", "cpu", "--snapshots", "7000", "0"]).snapshots == [0, 7000, 50_000]
+
+
 def test_fewer_iterations_are_refused(arguments, finished):
     with pytest.raises(utils.InputError, match=r"is at iteration 6 already; give --iterations 6 or more"):
         q2_gan.main([*arguments, "--out", str(finished), "--iterations", "4", "--snapshots", "0", "4"])
@@ -678,7 +701,8 @@ def test_loss_that_is_not_finite_stops_and_saves_nothing(arguments, tmp_path, mo
     monkeypatch.setattr(q2_gan, "lp_reg", lambda x, y, critic: critic(x).mean() * math.nan)
     with pytest.raises(utils.InputError, match="a weight at iteration 2 is not finite"):
         q2_gan.main([*arguments, "--out", str(tmp_path)])
-    assert {path.name for path in tmp_path.iterdir()} == {"snapshot_0.pt"}
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.pt", "snapshot_0.pt"}
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["history"]["iteration"] == 0
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

@@ -186,15 +186,14 @@ def test_a_difference_within_its_error_decides_nothing():
 def test_paths_without_a_sure_end_give_no_number():
     metrics = gan_metrics()
     metrics["results"]["interpolation"]["sure"]["pixel"] = [[0, 0.5, 0]] * 5
-    assert gan.HALF_WAY.format("pixel") not in column(gan, metrics, "quantity")
+    assert column(gan, metrics)[8] == column(gan, metrics, "ours")[8] == "-"
 
 
 def test_claims_on_the_last_snapshot_need_no_other():
     metrics = gan_metrics()
     for iteration in ("0", "7000", "20000"):
         del metrics["results"]["per_snapshot"][iteration]
-    assert column(gan, metrics, "question") == ["2.3", "2.4", "2.4", "2.4"]
-    assert column(gan, metrics) == ["supported"] * 4
+    assert column(gan, metrics) == ["-"] * 6 + ["supported"] * 4
 
 
 @pytest.mark.parametrize("weak", [{"right_where_sure": 0.969}, {"sure": 0.799}, {"sure_of_scrambled": 0.101}])
@@ -254,13 +253,11 @@ def test_the_answer_gives_numbers_and_verdicts_on_the_originals_recipe_alone():
 
 def test_tables_say_when_a_run_falls_and_how_its_loss_goes():
     tables = {name: " ".join(text.split()) for name, text in simsiam.tables(simsiam_metrics()).items()}
-    assert (
-        "| no predictor, seed 0 | 1 | 2 | 2 | at most 0.0005 | at least 0.01 | 0.1000 | 99.9% |" in tables["collapse"]
-    )
-    assert "| stop-gradient and predictor, seed 1 | - | - | - | - | at least 0 | 0.6000 | 99.9% |" in tables["collapse"]
-    assert "| stop-gradient and predictor, seed 0 | 0.5900 | 0.6200 (3) | -0.9900 | 0.3000 | 4 |" in tables["ends"]
+    ends = "| 0.1000 | 99.9% | 0.3000 |"
+    assert f"| no predictor, seed 0 | 0.1000 | 0.2500 | 1 | 2 | 2 | at most 0.0005 {ends}" in tables["collapse"]
+    assert "| stop-gradient and predictor, seed 1 | 0.6000 | 0.6200 | - | - | - | - | 0.6000 |" in tables["collapse"]
+    assert "| no predictor, seed 0 | -0.9900 | 0.9 | 20.0 | 0.0005 | 0.01 | 4 |" in tables["outputs"]
     assert "| stop-gradient and predictor, seed 0 | 1 | 0.0500 | 0.0500 | 0.2000 |" in tables["smooth"]
-    assert "| no predictor, seed 0 | 0.9 | 20.00 | 0.0005 |" in tables["monitors"]
 
 
 # --- What words and scripts agree on ----------------------------------------------------------------------------------
@@ -321,12 +318,17 @@ def test_readme_quotes_the_committed_metrics():
 
     found, results = rows["2: WGAN, `q2_gan.py`"], metrics["q2_gan"]["results"]
     last = results["per_snapshot"][str(results["snapshots"][-1])]
-    assert f"sure of a digit in {fmean(last['sure']):.2f} of the samples" in found[2]
+    real = results["real"]["sure"]
+    assert f"sure of a digit in {fmean(last['sure']):.2f} of the samples, of real images in {real:.2f}" in found[2]
     assert f"{metrics['q2_gan']['config']['iterations']:,} of 50,000 iterations" in found[3]
 
     found, results = rows["3: SimSiam, `q3_simsiam.py`"], metrics["q3_simsiam"]["results"]
     baseline, free, identity = (
         f"{results[run]['0']['knn_accuracy']:.2f}" for run in ("baseline", "no_stop_gradient", "no_predictor")
     )
-    assert found[2] == f"{baseline}; {free} without stop-gradient, {identity} without predictor"
-    assert f"{baseline}, {free}, {identity}" in rows["`python q3_simsiam.py`"][-1]
+    kept = [f"{results[run]['0']['knn_accuracy_backbone']:.2f}" for run in ("no_stop_gradient", "no_predictor")]
+    assert found[2].startswith(f"{baseline}; {free} without stop-gradient, {identity} without predictor, ")
+    assert found[2].endswith(f"the backbone keeps {kept[0]} and {kept[1]}")
+    frozen = f"{results['fixed_random_predictor']['0']['knn_accuracy']:.2f}"
+    expected = f"{baseline}, {free}, {identity}; with `--runs fixed_random_predictor` {frozen}"
+    assert rows["`python q3_simsiam.py`"][-1].endswith(expected)
