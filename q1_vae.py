@@ -175,17 +175,18 @@ def training_config(estimator: str, seed: int, args: argparse.Namespace, source:
     return {key: getattr(args, key) for key in keys} | {"estimator": estimator, "seed": seed, "source": source}
 
 
-def train(estimator: str, seed: int, data: dict[str, Tensor], args: argparse.Namespace, source: str) -> VAE:
+def train(estimator: str, seed: int, data: dict[str, Tensor], args: argparse.Namespace, source: str) -> None:
     """Train one VAE, or go on from its checkpoint, which gets its history: one entry per epoch.
 
     data: what `load_images` returns. Raises InputError for a checkpoint that does not fit and for a loss that is not
     finite.
     """
+    path, config = utils.training_path(args, estimator, seed), training_config(estimator, seed, args, source)
     torch.manual_seed(seed)
     vae = VAE(args.latent_size).to(args.device)
     optimizer = torch.optim.Adam(vae.parameters(), lr=args.lr, fused=True)
-    modules, config = {"vae": vae, "optimizer": optimizer}, training_config(estimator, seed, args, source)
-    path, history = utils.training_path(args, estimator, seed), {"train_elbo": [], "elbo": [], "seconds": []}
+    modules = {"vae": vae, "optimizer": optimizer}
+    history = {"train_elbo": [], "elbo": [], "seconds": []}
     if path.exists():
         history = utils.load_checkpoint(path, config, modules)
     done = len(history["seconds"])
@@ -213,7 +214,6 @@ def train(estimator: str, seed: int, data: dict[str, Tensor], args: argparse.Nam
         train_elbo, valid_elbo, seconds = (history[key][-1] for key in ("train_elbo", "elbo", "seconds"))
         text = f"ELBO train {train_elbo:.2f}, valid {valid_elbo:.2f}, {seconds:.1f} s"
         print(f"{ESTIMATORS[estimator]}, seed {seed}, epoch {epoch}/{args.epochs}: {text}", flush=True)
-    return vae
 
 
 # --- Evaluation -------------------------------------------------------------------------------------------------------
@@ -251,22 +251,46 @@ def log_likelihood_importance_sampling(
     return log_mean_exp(importance_log_weights(vae, images, num_samples, chunk_size))
 
 
+def load_vae(estimator: str, seed: int, args: argparse.Namespace, source: str) -> VAE:
+    """Return a trained VAE from its checkpoint."""
+    vae = VAE(args.latent_size).to(args.device)
+    path = utils.training_path(args, estimator, seed)
+    utils.load_checkpoint(path, training_config(estimator, seed, args, source), {"vae": vae})
+    return vae
+
+
 def evaluate(vae: VAE, estimator: str, seed: int, data: dict[str, Tensor], args: argparse.Namespace) -> dict:
     """Return the ELBO of test and as many training images, test log-likelihood and its curve.
 
-    The curve: on every tenth test image, the ELBO and the estimate of log p(x) for each K of `curve_samples`.
+    The curve, on every tenth test image: `estimates` of log p(x) for each K of `curve_samples`, and `curve_elbo`.
     """
     test = data["test"]
     torch.manual_seed(seed)
     log_weights = importance_log_weights(vae, test[::10], args.curve_samples[-1])
-    curve = {
+    return {
         "estimates": [utils.mean(log_mean_exp(log_weights.view(-1, k))) for k in args.curve_samples],
-        "elbo": mean_elbo(vae, test[::10].repeat(50, 1), estimator, args.kl_samples),  # 50 z per image, for precision
+        "curve_elbo": mean_elbo(vae, test[::10].repeat(50, 1), estimator, args.kl_samples),  # 50 z, for precision
+        "log_likelihood": utils.mean(log_likelihood_importance_sampling(vae, test, args.importance_samples)),
+        "test_elbo": mean_elbo(vae, test, estimator, args.kl_samples),
+        "train_elbo": mean_elbo(vae, data["train"][: len(test)], estimator, args.kl_samples),
     }
-    log_likelihood = utils.mean(log_likelihood_importance_sampling(vae, test, args.importance_samples))
-    test_elbo = mean_elbo(vae, test, estimator, args.kl_samples)
-    train_elbo = mean_elbo(vae, data["train"][: len(test)], estimator, args.kl_samples)
-    return {"train_elbo": train_elbo, "test_elbo": test_elbo, "log_likelihood": log_likelihood, "curve": curve}
+
+
+def evaluate_all(histories: dict, data: dict[str, Tensor], args: argparse.Namespace, source: str) -> dict:
+    """Return `results` of metrics.json: the numbers of each seed that has both models, and the curves."""
+    seeds, estimates, elbos = {}, {name: [] for name in ESTIMATORS}, {name: [] for name in ESTIMATORS}
+    for seed in sorted(histories["analytic"].keys() & histories["mc"].keys()):
+        seeds[str(seed)] = {}
+        for name in ESTIMATORS:
+            numbers = evaluate(load_vae(name, seed, args, source), name, seed, data, args)
+            estimates[name].append(numbers.pop("estimates"))
+            elbos[name].append(numbers.pop("curve_elbo"))
+            numbers["elbo"] = histories[name][seed]["elbo"][-1]
+            for key, value in numbers.items():
+                seeds[str(seed)][f"{key}_{name}"] = value
+    first = next(iter(seeds.values()))
+    curves = {"samples": args.curve_samples, "estimates": estimates, "elbo": elbos}
+    return first | {"seeds": seeds, "curves": curves, "test_images": len(data["test"])}
 
 
 def evenly_spaced(images: Tensor, num: int) -> Tensor:
@@ -310,7 +334,8 @@ def draw_curves(metrics: dict, out: Path) -> None:
 
 def plot_band(axes, x: list, curves: list[list[float]], color: str, label: str) -> None:
     """The mean of curves, one for each seed, in a band of one standard deviation on either side."""
-    mean, std = np.mean(curves, 0), np.std(curves, 0, ddof=1) if len(curves) > 1 else 0
+    mean = np.mean(curves, 0)
+    std = np.std(curves, 0, ddof=1) if len(curves) > 1 else 0
     axes.plot(x, mean, color=color, marker="." if len(x) < 30 else None, label=label)
     axes.fill_between(x, mean - std, mean + std, color=color, alpha=0.2, linewidth=0)
 
@@ -407,27 +432,26 @@ def main(argv: list[str] | None = None) -> None:
     for training in trainings:
         train(*training, images, args, source)
 
-    start, vaes, by_seed, curves = time.perf_counter(), {}, {}, {"samples": args.curve_samples}
-    histories = utils.finished_trainings(args, list(ESTIMATORS), lambda *which: training_config(*which, args, source))
-    seeds = sorted(histories["analytic"].keys() & histories["mc"].keys())
+    def config(estimator: str, seed: int) -> dict:
+        return training_config(estimator, seed, args, source)
+
+    start = time.perf_counter()
+    histories = utils.finished_trainings(args, list(ESTIMATORS), config)
+    results = evaluate_all(histories, images, args, source)
+    seeds = [int(seed) for seed in results["seeds"]]
+    vaes = {name: load_vae(name, seeds[0], args, source) for name in ESTIMATORS}
+    draw_images(vaes, images["test"], seeds[0], args.out)
+
+    seconds = time.perf_counter() - start
+    history, provenances = {}, []
     for seed in seeds:
         for name in ESTIMATORS:
-            vaes[name, seed] = VAE(args.latent_size).to(args.device)
-            config = training_config(name, seed, args, source)
-            utils.load_checkpoint(utils.training_path(args, name, seed), config, {"vae": vaes[name, seed]})
-            numbers = evaluate(vaes[name, seed], name, seed, images, args)
-            for key, values in numbers.pop("curve").items():
-                curves.setdefault(key, {}).setdefault(name, []).append(values)
-            numbers["elbo"] = histories[name][seed]["elbo"][-1]
-            by_seed.setdefault(str(seed), {}).update({f"{key}_{name}": value for key, value in numbers.items()})
-    draw_images({name: vaes[name, seeds[0]] for name in ESTIMATORS}, images["test"], seeds[0], args.out)
-
-    history = {f"{name}_seed{seed}": histories[name][seed] for name, seed in vaes}
-    made_by = utils.merge(*(numbers.pop("provenance") for numbers in history.values()))
-    seconds = time.perf_counter() - start + sum(sum(numbers["seconds"]) for numbers in history.values())
-    results = by_seed[str(seeds[0])] | {"seeds": by_seed, "curves": curves, "test_images": len(images["test"])}
+            curves = histories[name][seed]
+            provenances.append(curves.pop("provenance"))
+            seconds += sum(curves["seconds"])
+            history[f"{name}_seed{seed}"] = curves
     content = {"config": utils.run_config(args), "seconds": seconds, "history": history, "results": results}
-    utils.save_metrics(args, "q1_vae", source, made_by, **content)
+    utils.save_metrics(args, "q1_vae", source, utils.merge(*provenances), **content)
     pages.publish(utils.read_metrics(args.out, "q1_vae"), args.out, words, draw_curves)
 
 

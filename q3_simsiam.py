@@ -426,12 +426,6 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def summarise(history: dict) -> dict:
-    """Return what a training ends with: the last entries of its curves, and its accuracy in float64."""
-    ends = {key: history[key][-1] for key in CURVES} | {"epochs": len(history["seconds"])}
-    return ends | {"knn_accuracy_float64": history.pop("knn_accuracy_float64")}
-
-
 def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
     print(f"device: {utils.describe(args.device)}", flush=True)
@@ -447,16 +441,23 @@ def main(argv: list[str] | None = None) -> None:
     for training in trainings:
         train(*training, data, args, source)
 
-    histories = utils.finished_trainings(args, list(RUNS), lambda *which: training_config(*which, args, source))
-    finished = [history for seeds in histories.values() for history in seeds.values()]
-    made_by = utils.merge(*(history.pop("provenance") for history in finished))
-    results = {run: {seed: summarise(history) for seed, history in seeds.items()} for run, seeds in histories.items()}
-    results["untrained"] = {key: finished[0][key][0] for key in CURVES if key not in BATCH_CURVES}
+    def config(run: str, seed: int) -> dict:
+        return training_config(run, seed, args, source)
+
+    histories, results, provenances, seconds = utils.finished_trainings(args, list(RUNS), config), {}, [], 0.0
+    for run, seeds in histories.items():
+        results[run] = {}
+        for seed, history in seeds.items():
+            results[run][seed] = {key: history[key][-1] for key in CURVES} | {"epochs": len(history["seconds"])}
+            results[run][seed]["knn_accuracy_float64"] = history.pop("knn_accuracy_float64")
+            provenances.append(history.pop("provenance"))
+            seconds += sum(history["seconds"])
+            untrained = {key: history[key][0] for key in CURVES if key not in BATCH_CURVES}
+            results.setdefault("untrained", untrained)  # that of the first
     results["knn_accuracy_pixels"] = pixel_accuracy(data, args)
     results["test_images"] = len(data["test_images"])
-    seconds = sum(sum(history["seconds"]) for history in finished)
     content = {"config": utils.run_config(args), "seconds": seconds, "history": histories, "results": results}
-    utils.save_metrics(args, "q3_simsiam", source, made_by, **content)
+    utils.save_metrics(args, "q3_simsiam", source, utils.merge(*provenances), **content)
     pages.publish(utils.read_metrics(args.out, "q3_simsiam"), args.out, words, draw_curves)
 
 

@@ -24,9 +24,8 @@ def page() -> str:
         if name != "q1_vae_200":  # it is beyond the recipe
             header, *claims = verdicts(WORDS[name], numbers)
             rows += claims
-            objections += (
-                [f"Problem {name[1]}: {WORDS[name].objection(numbers)}"] if WORDS[name].objection(numbers) else []
-            )
+            if objection := WORDS[name].objection(numbers):
+                objections.append(f"Problem {name[1]}: {objection}")
     places = {"verdicts": make_table([header, *rows]), "objections": " ".join(objections), "runs": make_table(runs)}
     for place, name in (("vae", "q1_vae"), ("long", "q1_vae_200"), ("gan", "q2_gan"), ("simsiam", "q3_simsiam")):
         places[place] = WORDS[name].places(metrics[name])

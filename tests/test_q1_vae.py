@@ -482,7 +482,8 @@ def test_one_step_of_training_is_adam_on_the_negative_elbo(tmp_path):
     images = (torch.rand(40, 784) < 0.3).byte()
     data = {"train": images, "valid": images}
     args.out.mkdir(exist_ok=True)
-    trained = q1_vae.train("mc", 3, data, args, "noise")
+    q1_vae.train("mc", 3, data, args, "noise")
+    trained = q1_vae.load_vae("mc", 3, args, "noise")
     history = utils.load_checkpoint(tmp_path / "checkpoint_mc_seed3.pt", {}, {})
 
     torch.manual_seed(3)
