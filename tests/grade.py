@@ -11,6 +11,7 @@ import contextlib
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -51,7 +52,7 @@ START_SECONDS = 120  # to import torch
 # seconds of processor time, or without using any: to read the files, to import one, to answer a call
 LIMITS = {"find": 30, "load": 30, "call": 10}
 PATIENCE = 4  # times these seconds pass by the clock before a busy machine's child is ended
-MOST_DEFINITIONS = 6  # of one name, of which the best counts
+MOST_DEFINITIONS = 10  # of one name, of which the best counts
 MOST_BYTES = 1 << 30  # of a file that is read
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz")
 SCRIPTS = (".py", ".ipynb")
@@ -261,6 +262,7 @@ def copy_sources(submission: Path, folder: Path, notes: list[str]) -> None:
 
 def copy(path: Path, open_file: Callable[[], BinaryIO], folder: Path, notes: list[str], depth: int = 0) -> None:
     """Copy a file, of an archive what is in it, to its path within a folder."""
+    path = Path(re.sub(r"\.(py|ipynb)\.txt$", r".\1", str(path), flags=re.IGNORECASE))
     if not is_read(path):
         return
     try:
@@ -268,7 +270,7 @@ def copy(path: Path, open_file: Callable[[], BinaryIO], folder: Path, notes: lis
             if path.suffix.lower() in ARCHIVES:
                 if depth > 3:
                     raise ValueError("too many archives within each other")
-                for name, open_member in members(file, path.suffix.lower()):
+                for name, open_member in members(file):
                     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", "..")]
                     copy(path.joinpath(*parts), open_member, folder, notes, depth + 1)
                 return
@@ -283,18 +285,23 @@ def copy(path: Path, open_file: Callable[[], BinaryIO], folder: Path, notes: lis
         notes.append(f"{path} cannot be read: {error}")
 
 
-def members(file: BinaryIO, suffix: str) -> Iterator[tuple[str, Callable[[], BinaryIO]]]:
-    """The names of the files in an archive, with functions that open them."""
-    if suffix == ".zip":
+def members(file: BinaryIO) -> Iterator[tuple[str, Callable[[], BinaryIO]]]:
+    """The names of the files in an archive, whatever it is called, with functions that open them."""
+    if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             for info in archive.infolist():
                 if not info.is_dir():
                     yield info.filename, partial(archive.open, info)
-    else:
-        with tarfile.open(fileobj=file) as archive:
-            for info in archive:
-                if info.isfile():
-                    yield info.name, partial(archive.extractfile, info)
+        return
+    file.seek(0)
+    try:
+        archive = tarfile.open(fileobj=file)  # noqa: SIM115, closed below
+    except tarfile.ReadError:
+        raise ValueError("neither a .zip nor a .tar file") from None
+    with archive:
+        for info in archive:
+            if info.isfile():
+                yield info.name, partial(archive.extractfile, info)
 
 
 def is_read(path: Path) -> bool:
@@ -507,13 +514,14 @@ def main(argv: list[str] | None = None) -> None:
         pool.shutdown(cancel_futures=True)
     if len(args.submissions) > 1:
         print(table([rows[str(path)] for path in args.submissions]))
-    # again, in the order of the command
-    paths = list(dict.fromkeys(map(str, args.submissions)))
+    # once more, in the order of the command
+    order = dict.fromkeys([*rows, *map(str, args.submissions)])
+    for path in map(str, args.submissions):
+        order[path] = order.pop(path)
     if args.csv:
-        others = [row for path, row in rows.items() if path not in paths]
-        write_rows(args.csv, [header(), *others, *(rows[path] for path in paths)], "w")
+        write_rows(args.csv, [header(), *(rows[path] for path in order)], "w")
     if args.json:
-        write_json(args.json, {"submissions": [results[path] for path in paths if path in results]})
+        write_json(args.json, {"submissions": [results[path] for path in order if path in results]})
     if args.gradescope:
         write_json(args.gradescope, gradescope(results[str(args.submissions[0])]))
 

@@ -314,29 +314,36 @@ class Statement:
         if self.is_import and node.names[0].name == "*":
             self.binds = {"*"}
         self.is_definition = isinstance(node, ast.FunctionDef | ast.ClassDef)
-        self.changes, self.methods, self.functions = set(), set(), {}
+        self.words = set(re.findall(r"\w+", ast.unparse(node)))
+        if not self.is_definition and self.reads & {"exec", "globals", "vars"}:
+            self.binds, self.reads = self.binds | self.words, self.reads | self.words  # globals()["x"] = 1
+        self.changes, self.methods, self.calls = set(), set(), {}
+        for decorator in getattr(node, "decorator_list", []):  # which may note the function somewhere
+            self.methods.add(root(decorator))
+            self.calls[root(decorator)] = set()
         for part in here(node):
             if isinstance(part, ast.Attribute | ast.Subscript) and not isinstance(part.ctx, ast.Load):
                 self.changes.add(root(part))  # cfg["a"] = 1
-            elif isinstance(part, ast.Expr) and isinstance(part.value, ast.Call):
-                function, arguments = part.value.func, {root(argument) for argument in part.value.args}
-                if re.search(r"setattr$|shuffle$|[^_]_$", ast.unparse(function)):
+            if isinstance(part, ast.Expr) and isinstance(part.value, ast.Call):
+                self.methods.add(root(part.value.func))  # cfg.update(a=1)
+            if isinstance(part, ast.Call):
+                arguments = {root(argument) for argument in part.args}
+                self.calls[root(part.func)] = arguments  # set_up(cfg)
+                if re.search(r"setattr$|shuffle$|[^_]_$", ast.unparse(part.func)):
                     self.changes |= arguments  # nn.init.zeros_(w)
-                if isinstance(function, ast.Name):
-                    self.functions[function.id] = arguments  # set_up(cfg)
-                else:
-                    self.methods.add(root(function))  # cfg.update(a=1)
 
     def compile(self, node: ast.stmt) -> CodeType:
         # annotations stay text: nothing graded depends on them, and what they name may not be installed
         flags = __future__.annotations.compiler_flag
         return compile(ast.Module([node], []), self.file, "exec", flags=flags, dont_inherit=True)
 
-    def changes_arguments(self) -> bool:
-        """Whether a function assigns to a part of one of its arguments."""
-        arguments = {part.arg for part in ast.walk(self.node.args) if isinstance(part, ast.arg)}
+    def side_effects(self, arguments: set[str]) -> set[str]:
+        """Names that a call of this function with these arguments binds or changes in place."""
         parts = [part for part in ast.walk(self.node) if isinstance(part, ast.Attribute | ast.Subscript)]
-        return any(root(part) in arguments and isinstance(part.ctx, ast.Store) for part in parts)
+        stores = {root(part) for part in parts if isinstance(part.ctx, ast.Store)}
+        parameters = {part.arg for part in ast.walk(self.node.args) if isinstance(part, ast.arg)}
+        changed = arguments if stores & parameters else set()
+        return self.binds - {self.node.name} | stores & self.reads | changed
 
     def is_stub(self, known: set[str]) -> bool:
         """Whether a function or a method returns nothing, raises at once or reads a name that is bound nowhere."""
@@ -420,14 +427,12 @@ class Submission:
         functions = {s.node.name: s for s in statements if isinstance(s.node, ast.FunctionDef)}
         for statement in statements:
             found = statement.binds | statement.changes | (statement.methods - libraries)
-            for name, arguments in statement.functions.items():
-                if name in functions:
-                    found |= functions[name].binds - {name}  # those that it declares global
-                    found |= arguments if functions[name].changes_arguments() else set()
+            for name, arguments in statement.calls.items():
+                found |= functions[name].side_effects(arguments) if name in functions else set()
             for name in found:
                 binders[name].append(statement)
-            if statement.reads & {"eval", "exec", "getattr", "globals"}:
-                statement.reads |= set(re.findall(r"\w+", ast.unparse(statement.node))) & set(functions)
+            if statement.reads & {"eval", "getattr", "globals"}:
+                statement.reads |= statement.words & set(functions)
         for name in set(self.graded) & set(binders):
             stubs = [s for s in binders[name] if s.is_definition and self.is_stub(path, s)]
             if any(s.is_definition and s not in stubs for s in binders[name]):

@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import tarfile
@@ -250,7 +252,7 @@ MISTAKES = [  # old text, new text, item, points lost, words of the hint
     (KL_SUM, KL_SUM.replace("torch.sum", "torch.mean"), KL, 0.5, "the mean over the features"),
     (MC_MEAN, "(log_p - log_q).sum(2).mean(1)", MC, 0.5, "the sign"),
     (MC_MEAN, MC_MEAN + ".mean()", MC, 0.5, "one number for the whole batch"),
-    (MC_MEAN, "(log_q - log_p).sum(2).sum(1)", MC, 0.5, "5 times that with 25, got 0.2"),
+    (MC_MEAN, "(log_q - log_p).sum(2).sum(1)", MC, 0.5, "3 times that with 9, got 0.3"),
     (MC_MEAN, "(log_q - log_p).mean(2).mean(1)", MC, 0.5, "the mean over the features"),
     (MC_MEAN, "(log_q - log_p).sum(2).mean(1, keepdim=True)", MC, 0.25, "expected shape (2,), got (2, 1)"),
     (Z, Z.replace("0.5 * ", ""), MC, 0.5, "the noise of z is scaled by the variance"),
@@ -612,9 +614,9 @@ def test_submission_that_hangs_ends_with_its_timeout(few_items, starts, tmp_path
             )
         },
     )
-    result = grade.grade(folder, 6)
-    assert result["points"] == 0 and 5.9 < result["seconds"] < 30 and len(starts) == 1
-    assert {grade.first_note(item) for item in result["items"]} == {"not finished in the 6 s of the whole submission"}
+    result = grade.grade(folder, 4)
+    assert result["points"] == 0 and 3.9 < result["seconds"] < 30 and len(starts) == 1
+    assert {grade.first_note(item) for item in result["items"]} == {"not finished in the 4 s of the whole submission"}
 
 
 def test_expected_values_are_out_of_reach_and_patches_stay_in_the_child(few_items, tmp_path):
@@ -662,12 +664,98 @@ def test_what_is_no_submission_is_a_row_with_a_note(few_items, starts, tmp_path,
     assert [row[:-2] for row in rows] == [[path, *["0"] * 6] for path in paths]
     assert [row[-2] for row in rows] == [
         "not found",
-        "broken.zip cannot be read: File is not a zip file; not found",
+        "broken.zip cannot be read: neither a .zip nor a .tar file; not found",
         "report.pdf is neither a folder nor a .py or .ipynb file nor an archive; not found",
         f"cannot be read: [Errno 2] No such file or directory: '{paths[-1]}'; not found",
     ]
     printed = capsys.readouterr().out
     assert printed.count("note: no .py or .ipynb file") == 4 and len(starts) == 0
+
+
+def fake_grade(monkeypatch, stop_at=None):
+    """Grading without a child; a submission's points are the length of its name. Returns what was graded."""
+    graded = []
+
+    def grade_at_once(path, seconds):
+        if path.name == stop_at:
+            raise KeyboardInterrupt
+        graded.append(path.name)
+        checks = [{"name": "values", "passed": False, "note": "the sign: expected 1, got -1"}]
+        item = {"name": LME, "points": len(path.name), "possible": 9, "checks": checks}
+        result = {"path": str(path), "points": len(path.name), "possible": 9, "seconds": 0, "items": [item]}
+        return result | {"needs_human": "", "notes": ["naïve \u2192"]}
+
+    monkeypatch.setattr(grade, "grade", grade_at_once)
+    monkeypatch.setattr(grade, "NUMBERS", {LME: "1.1"})
+    return graded
+
+
+def test_after_ctrl_c_the_same_command_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "bb", "ccc"):
+        (tmp_path / name).mkdir()
+    command = "a bb ccc --csv out.csv --json out.json --feedback texts".split()
+    graded = fake_grade(monkeypatch, stop_at="ccc")
+    with pytest.raises(SystemExit) as end:
+        grade.main(command)
+    assert end.value.code == 130 and capsys.readouterr().err == "grade.py: stopped; what was graded is written\n"
+    assert [line.split(",")[:2] for line in Path("out.csv").read_text("utf-8").splitlines()[1:]] == [
+        ["a", "1"],
+        ["bb", "2"],
+    ]
+    with Path("out.csv").open("a") as file:
+        file.write("ccc,3")  # what a crash leaves
+    again = fake_grade(monkeypatch)
+    grade.stopping.clear()
+    grade.main(command)
+    assert (graded, again) == (["a", "bb"], ["ccc"])
+    assert [line.split(",")[0] for line in Path("out.csv").read_text("utf-8").splitlines()[1:]] == ["a", "bb", "ccc"]
+    assert [result["points"] for result in json.loads(Path("out.json").read_text())["submissions"]] == [1, 2, 3]
+    assert sorted(path.name for path in Path("texts").iterdir()) == ["a.txt", "bb.txt", "ccc.txt"]
+    lines = Path("texts/bb.txt").read_text("utf-8").splitlines()
+    assert lines[0] == "2 of 9 points" and lines[2:4] == [
+        "1.1 log_mean_exp: 2 of 9",
+        "    values: the sign: expected 1, got -1",
+    ]
+    assert lines[-1] == "Note: naïve \u2192"
+
+
+def test_output_in_another_encoding_ends_nothing(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    fake_grade(monkeypatch)
+    output = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", output)
+    grade.main([str(tmp_path / "a")])
+    output.flush()
+    assert b"note: na\xefve \\u2192" in output.buffer.getvalue()
+
+
+def test_ctrl_c_ends_a_submission_that_hangs(tmp_path):
+    write(tmp_path / "a", {"q1.pdf": ""})
+    os.mkfifo(tmp_path / "pid")
+    tell = f"    open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\n"
+    write(tmp_path / "b", {"q1.py": f"{LOOP}\ndef log_likelihood_bernoulli(mu, target):\n{tell}    return loop()\n"})
+    command = [sys.executable, str(ROOT / "tests" / "grade.py"), "a", "b", "--csv", "out.csv"]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=tmp_path, text=True, **pipes) as run:
+        pid = int((tmp_path / "pid").read_text())
+        run.send_signal(signal.SIGINT)
+        _, error = run.communicate(timeout=60)
+    assert (run.returncode, error) == (130, "grade.py: stopped; what was graded is written\n")
+    assert [line.split(",")[0] for line in (tmp_path / "out.csv").read_text().splitlines()[1:]] == ["a"]
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_person_is_asked_where_packaging_costs_much(few_items, tmp_path):
+    lost = grade.grade(
+        write(tmp_path / "lost", {"q1.py": HEAD + "import no_package\n" + mean_exp(extra="no_package.zero")}), 60
+    )
+    assert lost["needs_human"].startswith("q1.py line 5: ModuleNotFoundError: No module named 'no_package'")
+    assert lost["needs_human"].endswith("; not found") and lost["points"] == 0
+    wrong = SOURCE.replace(LOG_MEAN, "y").replace(MC_MEAN, "mu_q").replace(PENALTY, "x").replace("x1 * x2", "x1")
+    result = grade.grade(write(tmp_path / "wrong", {"q1.py": wrong}), 60)
+    assert result["points"] < 2 and result["needs_human"] == ""
 
 
 # --- Packaging --------------------------------------------------------------------------------------------------------
