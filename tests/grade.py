@@ -361,7 +361,8 @@ def feedback(result: dict) -> str:
     """A text for the student."""
     lines = [f"{result['points']:g} of {result['possible']} points", ""]
     for item in result["items"]:
-        lines.append(f"{NUMBERS[item['name']]} {item['name']}: {item['points']:g} of {item['possible']}")
+        points = f"{item['points']:g} of {item['possible']}" if item["possible"] else "handed out, without points"
+        lines.append(f"{NUMBERS[item['name']]} {item['name']}: {points}")
         failed = [check for check in item["checks"] if not check["passed"]]
         same = len({check["note"] for check in failed}) == 1 < len(failed)  # an accident, or not found
         for check in failed[:1] if same else failed:

@@ -55,6 +55,8 @@ def tensor(value: Tensor | str | None, shape: tuple[int, ...] | None = None) -> 
     """The value in float64; Wrong unless it is a tensor, of this shape; (B, 1) for (B,) leaves half of the points."""
     if not isinstance(value, Tensor):
         raise Wrong("returns nothing" if value is None else f"returns no tensor but a {value}")
+    if value.is_complex():
+        raise Wrong("returns complex numbers")
     if shape is not None and value.shape != shape:
         share = 0.5 if value.shape == (*shape, 1) else 0.0
         raise Wrong(f"expected shape {shape}, got {tuple(value.shape)}", share=share)

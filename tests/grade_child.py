@@ -42,7 +42,7 @@ from torch.overrides import TorchFunctionMode
 
 MEMORY, FILE_SIZE = 4 << 30, 16 << 20
 SOURCES = (".py", ".ipynb")
-FILE_SECONDS = 5  # to read one file
+FILE_SECONDS = 3  # to read one file
 SPARE = {"device": torch.device("cpu")}  # extra parameters that a submission may have
 NOT_PYTHON = "! bash cmd cython html javascript js latex markdown perl R ruby script sh sql svg sx system".split()
 COMMANDS = "apt apt-get cd conda curl git kaggle ls mkdir pip pip3 unzip wget".split()
@@ -88,7 +88,7 @@ def check_time(*_: Any) -> None:
     used, passed = time.process_time() - began, time.monotonic() - start
     if used > seconds:
         raise TooSlow(f"used {seconds:.3g} s of processor time: an endless loop?")
-    if passed > seconds and used < 0.05 * passed:
+    if passed > seconds and used < 0.01 * passed:
         raise TooSlow(f"no answer in {seconds:.3g} s, in which it did nothing")
 
 
@@ -161,10 +161,9 @@ def decode(data: bytes) -> str:
         return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def cells(path: Path, place: str) -> Iterator[tuple[str, str]]:
-    """The Python in a file, with its name for messages: a script's is in one piece, a notebook's in cells."""
-    text = decode(path.read_bytes()).replace("\0", "")
-    if not text.lstrip().startswith("{"):
+def cells(text: str, place: str) -> Iterator[tuple[str, str]]:
+    """The Python in a file's text, with its name for messages: a script's in one piece, a notebook's in cells."""
+    if not (text.lstrip().startswith("{") and '"cells"' in text):
         yield place, text
         return
     notebook = json.loads(text)
@@ -217,7 +216,7 @@ def leave_out(lines: list[str], at: int, tried: set[int]) -> bool:
 
 def parse(text: str, place: str) -> list[ast.stmt]:
     """The statements of a text but those that cannot be read."""
-    lines, tried, told = text.split("\n"), set(), -1
+    lines, tried, told = re.split("\r?\n", text), set(), -1
     for _ in range(300):
         try:
             return ast.parse("\n".join(lines)).body
@@ -386,32 +385,37 @@ class Submission:
 
     def __init__(self, folder: Path, graded: list[str]):
         self.folder, self.graded = folder, graded
-        self.statements, self.binders = {}, {}
+        self.texts, self.statements, self.binders = {}, {}, {}
         self.targets, self.instances, self.loaded, self.slow = {}, {}, {}, {}
-        while new := {path for path in folder.rglob("*") if path.suffix in SOURCES} - set(self.statements):
-            for path in sorted(new):  # a notebook may write others
-                self.statements[path] = self.read(path)
-        self.files = sorted(self.statements, key=lambda path: (len(path.parts), path))  # the outer ones first
+        while new := {path for path in folder.rglob("*") if path.suffix in SOURCES} - set(self.texts):
+            for path in sorted(new):
+                self.texts[path] = decode(path.read_bytes()).replace("\0", "")
+                if "%%writefile" in self.texts[path]:  # a cell that makes another file
+                    self.read(path)
+        self.files = sorted(self.texts, key=lambda path: (len(path.parts), path))  # the outer ones first
         self.folders = list(dict.fromkeys(path.parent for path in self.files))
-        for path in self.files:
-            self.find_binders(path)
+        self.packages = {folder for path in self.files for folder in path.parents}
 
     def read(self, path: Path) -> list[Statement]:
-        try:
-            with limited(FILE_SECONDS):
-                texts = cells(path, path.relative_to(self.folder).as_posix())
-                return [statement for place, text in texts for statement in read(path, place, text)]
-        except (Exception, TooSlow) as error:
-            add_note(describe(path.name, error))
-            return []
+        """The statements of a file; none for an __init__.py that is not there."""
+        if path not in self.statements:
+            place = path.relative_to(self.folder).as_posix()
+            self.statements[path] = []
+            try:
+                with limited(FILE_SECONDS):
+                    for name, text in cells(self.texts.get(path, ""), place):
+                        self.statements[path] += read(path, name, text)
+            except (Exception, TooSlow) as error:
+                add_note(describe(place, error))
+        return self.statements[path]
 
     def find_binders(self, path: Path) -> dict[str, list[Statement]]:
         """For each name in a file the statements that bind it, change it in place or call what does."""
         if path in self.binders:
             return self.binders[path]
         binders = self.binders[path] = defaultdict(list)
-        statements, libraries = [], set()
-        for statement in self.statements[path]:
+        statements, modules = [], set()
+        for statement in self.read(path):
             target = statement.is_import and self.locate(path, *imported(statement.node))
             if target and statement.node.names[0].name == "*":
                 for name in self.find_binders(target[1]):
@@ -421,15 +425,18 @@ class Submission:
                         statements.append(Statement(node, statement.file))
             else:
                 statements.append(statement)
-                if statement.is_import and not target:
-                    libraries |= statement.binds
+                if statement.is_import and not (target and isinstance(statement.node, ast.ImportFrom)):
+                    modules |= statement.binds
         self.statements[path] = statements
         functions = {s.node.name: s for s in statements if isinstance(s.node, ast.FunctionDef)}
         for statement in statements:
-            found = statement.binds | statement.changes | (statement.methods - libraries)
+            changed = statement.changes | statement.methods
             for name, arguments in statement.calls.items():
-                found |= functions[name].side_effects(arguments) if name in functions else set()
-            for name in found:
+                changed |= functions[name].side_effects(arguments) if name in functions else set()
+            changed -= modules  # torch.manual_seed(0) makes no other torch, and trainer.train() may take long
+            if isinstance(statement.node, ast.Assign):
+                changed |= statement.changes  # torch.Tensor.norm2 = norm2
+            for name in statement.binds | changed:
                 binders[name].append(statement)
             if statement.reads & {"eval", "getattr", "globals"}:
                 statement.reads |= statement.words & set(functions)
@@ -451,7 +458,9 @@ class Submission:
         """Where a name is defined, [file, number of the statement or None for all], the most promising first."""
         wholes, parts = [], []
         for path in self.files:
-            binders = [s for s in self.binders[path].get(name, []) if name in s.binds]
+            if name not in self.texts[path]:
+                continue
+            binders = [s for s in self.find_binders(path).get(name, []) if name in s.binds]
             definitions = [s for s in binders if s.is_definition]
             if binders:
                 rank = preferred.index(path.name) if path.name in preferred else len(preferred)
@@ -469,11 +478,12 @@ class Submission:
             self.loaded[name], self.modules, self.reasons = (file, only), {}, []
             os.chdir(path.parent)
             sys.argv = [file]
-            binders = self.binders[path][name]
+            binders = self.find_binders(path)
+            whole = binders[name]
             if only is not None:
-                self.binders[path][name] = [self.statements[path][only]]
+                binders[name] = [self.statements[path][only]]
             self.targets[name] = getattr(self.module(path), name, None)
-            self.binders[path][name] = binders
+            binders[name] = whole
         return {"found": self.targets[name] is not None, "reasons": self.reasons}
 
     def execute(self, module: Module, name: str) -> None:
@@ -481,11 +491,11 @@ class Submission:
         path = Path(module.__file__)
         chosen, needed = set(), [name, "*"]  # *: what a library exports
         while needed:
-            for statement in self.binders.get(path, {}).get(needed.pop(), []):
+            for statement in self.find_binders(path).get(needed.pop(), []):
                 if statement not in chosen:
                     chosen.add(statement)
                     needed += statement.reads
-        for statement in self.statements.get(path, []):
+        for statement in self.read(path):
             if statement in chosen and statement not in module.__done__:
                 module.__done__.add(statement)
                 self.run(module, statement)
@@ -544,7 +554,7 @@ class Submission:
         for folder in near:
             if self.at(folder, parts):
                 return self.at(folder, parts[:1]), self.at(folder, parts)
-        if not level and not is_installed(parts[0]):
+        if parts and (level or not is_installed(parts[0])):
             for folder in self.folders:
                 if self.at(folder, parts):
                     return self.at(folder, parts[:1]), self.at(folder, parts)
@@ -558,10 +568,10 @@ class Submission:
         target = folder.joinpath(*parts)
         files = [target.with_name(f"{target.name}{suffix}") for suffix in SOURCES] if parts else []
         for file in [target / "__init__.py", *files]:
-            if file in self.statements:
+            if file in self.texts:
                 return file
-        is_package = any(file.is_relative_to(target) for file in self.statements)
-        return target / "__init__.py" if is_package and not (parts and is_installed(parts[0])) else None
+        is_package = target in self.packages and not (parts and is_installed(parts[0]))
+        return target / "__init__.py" if is_package else None
 
     def instance(self, name: str, arguments: list) -> nn.Module:
         """An object of a class with the seed 0; asked for again, the same one."""
