@@ -557,7 +557,7 @@ CONSEQUENCES = {  # points and words of each item's line
     NORMAL: (0, "ended the process, exit status 3: sys.exit or os._exit?"),
     LME: (0, "asked for more than 4 GB of memory"),
     KL: (0, "printed or wrote more than 16 MB"),
-    MC: (0, "used 2 s of processor time: an endless loop?"),
+    MC: (0, "used 1 s of processor time: an endless loop?"),
     VF: (0, "crashed: SIGSEGV"),
     LP: (1, ""),
     GENERATOR: (0, "not found: q2_model.py line 6: NameError: name 'no_package' is not defined"),
@@ -577,7 +577,7 @@ def accidents(tmp_path_factory):
         files[name] = files[name].replace(old, new)
     files["q1_solution.py"] += LOOP
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(grade.LIMITS, "call", 2)
+        patch.setitem(grade.LIMITS, "call", 1)
         return grade.grade(write(tmp_path_factory.mktemp("accidents") / "carol", files), 300)
 
 
@@ -603,6 +603,7 @@ def test_statement_that_hangs_is_waited_for_once_and_costs_what_needs_it(few_ite
     assert len(result["notes"]) == 1
     assert re.fullmatch("q1_solution.py line 8: used .* s of processor time: an endless loop.", result["notes"][0])
     assert result["points"] == 3 and len(starts) == 1 and (tmp_path / "log").read_text() == "x"
+    assert result["needs_human"] == result["notes"][0]  # half of the points went with it
 
 
 def test_submission_that_hangs_ends_with_its_timeout(few_items, starts, tmp_path):
@@ -626,6 +627,7 @@ def test_expected_values_are_out_of_reach_and_patches_stay_in_the_child(few_item
     result = grade.grade(write(tmp_path / "eve", {"q.py": text}), 60)
     (item,) = [item for item in result["items"] if item["name"] == LME]
     assert item["points"] < 1 and grade.first_note(item).endswith("got 0")  # no such module
+    assert result["points"] < 5 and result["needs_human"] == ""  # wrong, but found and executed
 
 
 @pytest.mark.parametrize(
@@ -747,17 +749,6 @@ def test_ctrl_c_ends_a_submission_that_hangs(tmp_path):
         os.kill(pid, 0)
 
 
-def test_a_person_is_asked_where_packaging_costs_much(few_items, tmp_path):
-    lost = grade.grade(
-        write(tmp_path / "lost", {"q1.py": HEAD + "import no_package\n" + mean_exp(extra="no_package.zero")}), 60
-    )
-    assert lost["needs_human"].startswith("q1.py line 5: ModuleNotFoundError: No module named 'no_package'")
-    assert lost["needs_human"].endswith("; not found") and lost["points"] == 0
-    wrong = SOURCE.replace(LOG_MEAN, "y").replace(MC_MEAN, "mu_q").replace(PENALTY, "x").replace("x1 * x2", "x1")
-    result = grade.grade(write(tmp_path / "wrong", {"q1.py": wrong}), 60)
-    assert result["points"] < 2 and result["needs_human"] == ""
-
-
 # --- Packaging --------------------------------------------------------------------------------------------------------
 
 HEAD = "import math\nimport torch\nimport numpy as np\nfrom torch import nn\n"
@@ -815,10 +806,10 @@ MC_LOOP = """
 def kl_gaussian_gaussian_mc(mu_q, logvar_q, mu_p, logvar_p, num_samples=1):
     values = []
     for i in range(len(mu_q)):
-        q = torch.distributions.MultivariateNormal(mu_q[i], torch.diag(logvar_q[i].exp()))
-        p = torch.distributions.MultivariateNormal(mu_p[i], torch.diag(logvar_p[i].exp()))
+        q = torch.distributions.Normal(mu_q[i], (0.5 * logvar_q[i]).exp())
+        p = torch.distributions.Normal(mu_p[i], (0.5 * logvar_p[i]).exp())
         z = q.rsample((num_samples,))
-        values.append((q.log_prob(z) - p.log_prob(z)).mean())
+        values.append((q.log_prob(z) - p.log_prob(z)).sum(1).mean())
     return torch.stack(values)
 """
 STUB = HEAD + "def log_mean_exp(y):\n    "
@@ -846,7 +837,7 @@ NEEDED = {  # what a function needs: item and text
     "a method put in later": (
         COSINE,
         COSINE_CLASS + "class CosineSimilarity(Cosine):\n    def forward(self, x):\n        pass\n"
-        "def forward(self, x, y):\n    return Cosine.forward(self, x, y)\nCosineSimilarity.forward = forward\n",
+        "def forward(self, x, y):\n    return Cosine.forward(self, x, y)\nsetattr(CosineSimilarity, 'forward', forward)\n",
     ),
     "changes in place": (
         NORMAL,
@@ -870,14 +861,14 @@ NEEDED = {  # what a function needs: item and text
         "from dataclasses import dataclass\n@dataclass\nclass Settings:\n    l: float = math.log(2 * math.pi)\n"
         "settings = Settings()\n" + normal("settings.l"),
     ),
-    "a name in a text": (LME, mean_exp("lme") + "def log_mean_exp(y, kind='lme'):\n    return globals()[kind](y)\n"),
+    "globals()": (NORMAL, "globals()['L'] = np.log(2 * np.pi)\n" + normal()),
     "annotations of lost packages": (
         LME,
         "from jaxtyping import Float\n" + mean_exp().replace("(y)", "(y: Float[torch.Tensor, 'b k']) -> Float"),
     ),
     "a decorator of a lost package": (LME, "from beartype import beartype\n@beartype\n" + mean_exp()),
     "torch.jit.script": (LME, "@torch.jit.script\n" + mean_exp()),
-    "torch.compile": (LME, mean_exp() + "log_mean_exp = torch.compile(log_mean_exp)\n"),
+    "torch.compile": (LME, "@torch.compile(dynamic=True)\n" + mean_exp()),
     "training around it": (
         NORMAL,
         f"losses = []\nwhile True:\n    losses.append(L)\n{L}{normal()}if __name__ == '__main__':\n    L = exit()\n",
