@@ -53,7 +53,7 @@ START_SECONDS = 120  # to import torch
 LIMITS = {"find": 30, "load": 30, "call": 10}
 PATIENCE = 4  # times these seconds pass by the clock before a busy machine's child is ended
 MOST_DEFINITIONS = 10  # of one name, of which the best counts
-MOST_BYTES = 1 << 30  # of a file that is read
+MOST_BYTES = 1 << 30  # of a file, or of all that an archive holds
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz")
 SCRIPTS = (".py", ".ipynb")
 SETTINGS = (".json", ".yaml", ".yml", ".toml", ".cfg", ".ini", ".txt", ".csv")  # that a script may read
@@ -276,10 +276,11 @@ def copy(path: Path, open_file: Callable[[], BinaryIO], folder: Path, notes: lis
                 return
             target = (folder / path).with_suffix(path.suffix.lower())
             target.parent.mkdir(parents=True, exist_ok=True)
+            size = sum(other.stat().st_size for other in folder.rglob("*.*")) if depth else 0
             with target.open("wb") as written:
                 while piece := file.read(1 << 20):
-                    written.write(piece)
-                    if written.tell() > MOST_BYTES:
+                    size += written.write(piece)
+                    if size > MOST_BYTES:
                         raise ValueError(f"more than {MOST_BYTES >> 30} GB")
     except Exception as error:  # damaged, encrypted, unreadable: there are many kinds
         notes.append(f"{path} cannot be read: {error}")
@@ -388,7 +389,7 @@ def write_rows(path: Path, rows: Iterable[list[str]], mode: str) -> None:
 
 def read_rows(path: Path) -> dict[str, list[str]]:
     """The complete rows of an earlier --csv by submission; ValueError for a file that is something else."""
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         first, *rows = [*csv.reader(file)] or [header()]
     if first != header():
         raise ValueError
@@ -458,17 +459,19 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     for path in args.submissions:
         if not os.path.lexists(path):
             parser.error(f"{path} does not exist")
-    for path in filter(None, (args.csv, args.json, args.gradescope)):
-        if path.is_dir() or not path.parent.is_dir():
-            parser.error(f"{path} cannot be written: give a file in a folder that exists")
     if args.feedback and (args.feedback.is_file() or not args.feedback.parent.is_dir()):
         parser.error(f"{args.feedback} cannot be written: give a folder in one that exists")
     if args.gradescope and len(args.submissions) > 1:
         parser.error("--gradescope takes one submission")
     if args.jobs < 1 or not args.timeout > 0:
         parser.error("--jobs and --timeout must be positive")
+    for path in filter(None, (args.csv, args.json, args.gradescope)):
+        try:
+            path.open("a").close()
+        except OSError:
+            parser.error(f"{path} cannot be written: give a file in a folder that exists")
     try:
-        args.rows = read_rows(args.csv) if args.csv and args.csv.exists() else {}
+        args.rows = read_rows(args.csv) if args.csv else {}
     except (OSError, ValueError, csv.Error):
         parser.error(f"{args.csv} is not a file of an earlier run with the same items: move it away")
     return args
@@ -480,7 +483,7 @@ def main(argv: list[str] | None = None) -> None:
         stream.reconfigure(errors="backslashreplace")
     rows, writing, names = args.rows, threading.Lock(), text_names(args.submissions)
     results = {result["path"]: result for result in read_results(args.json) if result["path"] in rows}
-    left = [path for path in args.submissions if str(path) not in rows]
+    left = [path for path in args.submissions if str(path) not in rows or args.gradescope]
     if len(left) < len(args.submissions):
         print(f"{len(args.submissions) - len(left)} of them in {args.csv} already", end="\n\n")
     if args.csv:

@@ -282,6 +282,7 @@ MISTAKES = [  # old text, new text, item, points lost, words of the hint
         0.5,
         "the sum in place of the mean",
     ),
+    ("critic(p).mean() - critic(q).mean()", "(critic(p) - critic(q)).mean()", VF, 0, ""),  # of one size, by the starter
     ("critic(p).mean() - critic(q).mean()", "critic(p) - critic(q)", VF, 0.5, "the mean over the batch is missing"),
     (
         "critic(p).mean() - critic(q).mean()",
@@ -313,6 +314,20 @@ MISTAKES = [  # old text, new text, item, points lost, words of the hint
         LP,
         0.25,
         "the norm is taken over axis 1 only",
+    ),
+    (
+        "norm = grad.flatten(1).norm(2, dim=1)",
+        "norm = grad.norm(2, dim=(1, 2, 3))",
+        LP,
+        0.25,
+        "works for images (B, C, H, W), not for (B, F): wrong_",
+    ),
+    (
+        "norm = grad.flatten(1).norm(2, dim=1)",
+        "B, F = grad.shape; norm = grad.norm(2, dim=1)",
+        LP,
+        0.25,
+        "works for (B, F), not for images (B, C, H, W): wrong_",
     ),
     ("norm = grad.flatten(1).norm(2, dim=1)", "norm = grad.norm()", LP, 0.5, "one norm for the whole batch"),
     (PENALTY, "torch.mean((norm - 1) ** 2)", LP, 0.5, "two-sided, norms below 1 count"),
@@ -837,7 +852,7 @@ NEEDED = {  # what a function needs: item and text
     "a method put in later": (
         COSINE,
         COSINE_CLASS + "class CosineSimilarity(Cosine):\n    def forward(self, x):\n        pass\n"
-        "def forward(self, x, y):\n    return Cosine.forward(self, x, y)\nsetattr(CosineSimilarity, 'forward', forward)\n",
+        "def right(self, x, y):\n    return Cosine.forward(self, x, y)\nsetattr(CosineSimilarity, 'forward', right)\n",
     ),
     "changes in place": (
         NORMAL,
