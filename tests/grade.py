@@ -11,23 +11,26 @@ import contextlib
 import csv
 import json
 import os
-import shutil
+import re
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from grade_checks import CHECKS, Wrong
 from grade_child import receive, send
 
-POINTS = {  # by problem; the points of an item are split evenly over its checks
+POINTS = {  # by problem; the points of an item are split evenly over its checks; the starter hands out what has 0
     1: {
         "log_likelihood_bernoulli": 1,
         "log_likelihood_normal": 1,
@@ -35,9 +38,10 @@ POINTS = {  # by problem; the points of an item are split evenly over its checks
         "kl_gaussian_gaussian_analytic": 1,
         "kl_gaussian_gaussian_mc": 1,
     },
-    2: {"vf_wasserstein_distance": 1, "lp_reg": 1, "Generator": 1, "Critic": 1},
+    2: {"vf_wasserstein_distance": 1, "lp_reg": 1, "Generator": 0, "Critic": 0},
     3: {"SimSiam": 1, "SimSiam.loss": 1, "CosineSimilarity": 1},
 }
+KNOWN_MISTAKE = 0.5  # share of an item that a known mistake costs at most, where it explains every check that failed
 NUMBERS = {name: f"{problem}.{i}" for problem, names in POINTS.items() for i, name in enumerate(names, 1)}
 FILES = {  # where definitions are looked for first: the starter's names, then this repository's
     1: ["q1_solution.py", "q1_vae.py"],
@@ -45,8 +49,19 @@ FILES = {  # where definitions are looked for first: the starter's names, then t
     3: ["q3_solution.py", "q3_simsiam.py"],
 }
 START_SECONDS = 120  # to import torch
-LIMITS = {"find": 30, "load": 30, "call": 10}  # seconds to read the files, to import one, to answer a call
-MOST_BYTES = 20 << 20  # of a file that is copied
+# seconds of processor time, or without using any: to read the files, to import one, to answer a call
+LIMITS = {"find": 30, "load": 30, "call": 10}
+PATIENCE = 4  # times these seconds pass by the clock before a busy machine's child is ended
+MOST_DEFINITIONS = 10  # of one name, of which the best counts
+MOST_BYTES = 1 << 30  # of a file, or of all that an archive holds
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz")
+SCRIPTS = (".py", ".ipynb")
+SETTINGS = (".json", ".yaml", ".yml", ".toml", ".cfg", ".ini", ".txt", ".csv")  # that a script may read
+HUMAN = 0.25  # share of all points lost to packaging from which on a person should look
+
+
+stopping = threading.Event()  # after Ctrl-C
+running = set()  # children
 
 
 class Accident(Exception):
@@ -60,15 +75,18 @@ class Child:
     """A process with one submission's functions, started when it is needed and anew after an accident."""
 
     def __init__(self, folder: Path, seconds: float):
-        self.folder, self.seconds = folder, seconds
+        self.folder, self.seconds, self.has_files = folder, seconds, True
         self.process, self.deadline = None, time.monotonic() + seconds
-        self.notes, self.hung = [], {}  # hung: files whose import did not end well, and how
+        self.notes, self.hung = [], {}  # hung: definitions whose import did not end well, and how
 
     def start(self) -> None:
-        command = [sys.executable, str(Path(__file__).with_name("grade_child.py")), str(self.folder)]
+        graded = dict.fromkeys(name.split(".")[0] for name in CHECKS)
+        command = [sys.executable, str(Path(__file__).with_name("grade_child.py")), str(self.folder), *graded]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONHASHSEED": "0"}
+        environment["PYTORCH_JIT"] = "0"  # torch.jit.script looks for the source in a file
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self.process = subprocess.Popen(command, cwd=self.folder, env=environment, start_new_session=True, **pipes)
+        running.add(self)
         self.exchange(None, START_SECONDS)
 
     def kill(self) -> None:
@@ -81,6 +99,7 @@ class Child:
             self.kill()
             self.process.communicate()
             self.process = None
+            running.discard(self)
 
     def exchange(self, request: dict | None, seconds: float) -> dict:
         """Send a request and return the reply; the child is killed where it takes longer than `seconds`."""
@@ -98,7 +117,9 @@ class Child:
         if late.is_set() and seconds > left:
             raise Accident(self.too_late())
         if late.is_set():
-            raise Accident(f"no answer in {seconds:g} s: an endless loop?")
+            raise Accident(f"no answer in {seconds:g} s")
+        if stopping.is_set():
+            raise SystemExit
         if not reply and not request:
             raise SystemExit("grade.py: the child process did not start; does python -c 'import torch' work?")
         if not reply:
@@ -114,6 +135,8 @@ class Child:
             code = self.process.wait(5)
         except subprocess.TimeoutExpired:
             return "what it answered cannot be read"
+        if -code == getattr(signal, "SIGXCPU", None):
+            return "used up its processor time: an endless loop?"
         if code < 0:
             return f"crashed: {signal.Signals(-code).name}"
         return f"ended the process, exit status {code}: sys.exit or os._exit?"
@@ -121,38 +144,42 @@ class Child:
     def ask(self, do: str, **request) -> dict:
         """Return the child's reply; Wrong for an error in the submission, Accident as above."""
         try:
+            if stopping.is_set():
+                raise SystemExit
             if time.monotonic() > self.deadline:
                 raise Accident(self.too_late())
             if self.process is None:
                 self.start()
-            reply = self.exchange({"do": do, **request}, LIMITS[do])
+            reply = self.exchange({"do": do, "seconds": LIMITS[do], **request}, PATIENCE * LIMITS[do])
             if "accident" in reply:
                 raise Accident(reply["accident"])
         except Accident:
             self.stop()
             raise
+        self.add_notes(reply["notes"])
         if "error" in reply:
             raise Wrong(reply["error"])
         return reply
 
-    def load(self, name: str, preferred: list[str]) -> None:
-        """Have the child import a file that defines `name`; Accident where none does."""
-        reply = self.ask("find", name=name, preferred=preferred)
-        reasons = []
-        for file in reply["files"]:
-            try:
-                if file in self.hung:  # waiting once is enough
-                    raise Accident(self.hung[file])
-                reply = self.ask("load", file=file, name=name)
-            except Accident as accident:
-                self.hung[file] = str(accident)
-                raise Accident(f"importing {Path(file).name}: {accident}") from None
-            if reply["found"]:
-                break
-            reasons.append(reply["reason"])
-        self.add_notes(reply["notes"])
-        if not reply.get("found"):
-            raise Accident(": ".join(["not found", *filter(None, reasons)]))
+    def find(self, name: str, preferred: list[str]) -> list:
+        """Where a name is defined, the most promising first; Accident where nowhere."""
+        found = self.has_files and self.ask("find", name=name, preferred=preferred)["found"]
+        if not found:
+            raise Accident("not found")
+        return found[:MOST_DEFINITIONS]
+
+    def load(self, file: str, only: int | None, name: str) -> list[str]:
+        """Have the child take a definition; return what went wrong in the statements that it needs."""
+        if (file, name) in self.hung:  # waiting once is enough
+            raise Accident(self.hung[file, name])
+        try:
+            reply = self.ask("load", file=file, only=only, name=name)
+        except Accident as accident:
+            self.hung[file, name] = f"importing {Path(file).name}: {accident}"
+            raise Accident(self.hung[file, name]) from None
+        if not reply["found"]:
+            raise Accident(": ".join(["not found", *reply["reasons"][-1:]]))
+        return reply["reasons"]
 
     def call(self, name: str, args: list, **request) -> dict:
         """Call a function of the submission, or with `init` a method of an object."""
@@ -168,52 +195,121 @@ class Child:
 
 
 def grade_item(child: Child, problem: int, name: str) -> dict:
-    """Points and checks of one item."""
-    shares, notes, checks = [], [], CHECKS[name]
+    """Points and checks of one item, by the best of its definitions."""
+    best = None
     try:
-        child.load(name.split(".")[0], FILES[problem])
-        for check in checks.values():
+        found = child.find(name.split(".")[0], FILES[problem])
+    except Accident as accident:
+        best = outcome(name, dict.fromkeys(CHECKS[name], Wrong(str(accident))), str(accident))
+        found = []
+    for file, only in found:
+        result = grade_definition(child, name, file, only)
+        if best is None or result["share"] > best["share"]:
+            best = result
+        if best["share"] == 1:
+            break
+    possible = POINTS[problem][name]
+    points = round(possible * best.pop("share"), 4)
+    return {"problem": problem, "name": name, "points": points, "possible": possible, **best}
+
+
+def grade_definition(child: Child, name: str, file: str, only: int | None) -> dict:
+    """The outcome of an item's checks for one definition."""
+    failures, packaging = {}, ""
+    try:
+        packaging = "; ".join(child.load(file, only, name.split(".")[0]))
+        for title, check in CHECKS[name].items():
             try:
                 check(child.call)
             except Wrong as wrong:
-                shares.append(wrong.share)
-                notes.append(wrong.note)
+                failures[title] = wrong
             except Accident:
                 raise
             except Exception as error:  # of a result that no check expects; it must not end the others' grading
-                shares.append(0.0)
-                notes.append(f"what it returns cannot be compared: {error}")
-            else:
-                shares.append(1.0)
-                notes.append("")
+                failures[title] = Wrong(f"what it returns cannot be compared: {error}")
     except (Accident, Wrong) as accident:
-        shares, notes = [0.0] * len(checks), [str(accident)] * len(checks)
-    possible = POINTS[problem][name]
-    rows = [{"name": n, "passed": s == 1, "note": t} for n, s, t in zip(checks, shares, notes, strict=True)]
-    points = round(possible * sum(shares) / len(checks), 4)
-    return {"problem": problem, "name": name, "points": points, "possible": possible, "checks": rows}
+        packaging = str(accident)
+        failures = dict.fromkeys(CHECKS[name], Wrong(packaging))
+    return outcome(name, failures, packaging)
 
 
-def copy_sources(submission: Path, folder: Path) -> None:
-    """Copy the .py and .ipynb files of a folder, a file or a .zip."""
-    if submission.suffix == ".zip":
-        with zipfile.ZipFile(submission) as archive:
-            for member in archive.infolist():
-                if is_source(Path(member.filename)) and member.file_size <= MOST_BYTES:
-                    archive.extract(member, folder)
+def outcome(name: str, failures: dict[str, Wrong], packaging: str) -> dict:
+    """Share of the points, rows of the checks, and what of the packaging may have cost them."""
+    lost = sum(1 - wrong.share for wrong in failures.values()) / len(CHECKS[name])
+    notes = {title: wrong.note() for title, wrong in failures.items()}
+    if failures:
+        first, *others = failures.values()
+        common = [m for m in first.mistakes if all(m in wrong.mistakes for wrong in others)]
+        if common:
+            lost = min(lost, KNOWN_MISTAKE)
+            notes = dict.fromkeys(failures, "the same mistake") | {next(iter(failures)): first.note(common[0])}
+    rows = [{"name": title, "passed": title not in failures, "note": notes.get(title, "")} for title in CHECKS[name]]
+    return {"share": 1 - lost, "checks": rows, "packaging": packaging if failures else ""}
+
+
+def copy_sources(submission: Path, folder: Path, notes: list[str]) -> None:
+    """Copy what is to be read of a submission, a folder, a file or an archive; note what cannot be."""
+    if os.path.isfile(submission):
+        if not is_read(Path(submission.name)):
+            notes.append(f"{submission.name} is neither a folder nor a .py or .ipynb file nor an archive")
+        copy(Path(submission.name), partial(submission.open, "rb"), folder, notes)
         return
-    top = submission if submission.is_dir() else submission.parent
-    for path in submission.rglob("*") if submission.is_dir() else [submission]:
-        relative = path.relative_to(top)
-        if is_source(relative) and path.is_file() and path.stat().st_size <= MOST_BYTES:
-            (folder / relative).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, folder / relative)
+    for parent, _, names in os.walk(submission, onerror=lambda error: notes.append(f"cannot be read: {error}")):
+        for path in (Path(parent, name) for name in names):
+            if os.path.isfile(path):  # and no pipe
+                copy(path.relative_to(submission), partial(path.open, "rb"), folder, notes)
 
 
-def is_source(path: Path) -> bool:
+def copy(path: Path, open_file: Callable[[], BinaryIO], folder: Path, notes: list[str], depth: int = 0) -> None:
+    """Copy a file, of an archive what is in it, to its path within a folder."""
+    path = Path(re.sub(r"\.(py|ipynb)\.txt$", r".\1", str(path), flags=re.IGNORECASE))
+    if not is_read(path):
+        return
+    try:
+        with open_file() as file:
+            if path.suffix.lower() in ARCHIVES:
+                if depth > 3:
+                    raise ValueError("too many archives within each other")
+                for name, open_member in members(file):
+                    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", "..")]
+                    copy(path.joinpath(*parts), open_member, folder, notes, depth + 1)
+                return
+            target = (folder / path).with_suffix(path.suffix.lower())
+            target.parent.mkdir(parents=True, exist_ok=True)
+            size = sum(other.stat().st_size for other in folder.rglob("*.*")) if depth else 0
+            with target.open("wb") as written:
+                while piece := file.read(1 << 20):
+                    size += written.write(piece)
+                    if size > MOST_BYTES:
+                        raise ValueError(f"more than {MOST_BYTES >> 30} GB")
+    except Exception as error:  # damaged, encrypted, unreadable: there are many kinds
+        notes.append(f"{path} cannot be read: {error}")
+
+
+def members(file: BinaryIO) -> Iterator[tuple[str, Callable[[], BinaryIO]]]:
+    """The names of the files in an archive, whatever it is called, with functions that open them."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            for info in archive.infolist():
+                if not info.is_dir():
+                    yield info.filename, partial(archive.open, info)
+        return
+    file.seek(0)
+    try:
+        archive = tarfile.open(fileobj=file)  # noqa: SIM115, closed below
+    except tarfile.ReadError:
+        raise ValueError("neither a .zip nor a .tar file") from None
+    with archive:
+        for info in archive:
+            if info.isfile():
+                yield info.name, partial(archive.extractfile, info)
+
+
+def is_read(path: Path) -> bool:
     """Whether a path within a submission is to be read; hidden folders and installed packages are not."""
     packages = {"site-packages", "__MACOSX", "__pycache__"} & set(path.parts)
-    return path.suffix in (".py", ".ipynb") and not packages and not any(part.startswith(".") for part in path.parts)
+    hidden = any(part.startswith(".") for part in path.parts)
+    return path.suffix.lower() in (*SCRIPTS, *ARCHIVES, *SETTINGS) and not packages and not hidden
 
 
 def grade(submission: Path, seconds: float) -> dict:
@@ -223,23 +319,25 @@ def grade(submission: Path, seconds: float) -> dict:
         folder = Path(scratch, "submission").resolve()
         folder.mkdir()
         child = Child(folder, seconds)
-        try:
-            copy_sources(submission, folder)
-        except Exception as error:  # damaged, encrypted, unreadable: there are many kinds
-            child.add_notes([f"cannot be read: {error}"])
-        if not any(folder.rglob("*.*")):
+        copy_sources(submission, folder, child.notes)
+        unread = list(child.notes)
+        child.has_files = any(path.suffix in SCRIPTS for path in folder.rglob("*"))
+        if not child.has_files:
             child.add_notes(["no .py or .ipynb file"])
         try:
             items = [grade_item(child, problem, name) for problem, names in POINTS.items() for name in names]
         finally:
             child.stop()
     points, possible = (round(sum(item[key] for item in items), 4) for key in ("points", "possible"))
-    seconds = round(time.perf_counter() - start, 1)
+    packaging = [item for item in items if item["packaging"]]
+    lost = sum(item["possible"] - item["points"] for item in packaging)
+    reasons = dict.fromkeys([*unread, *(item["packaging"] for item in packaging)]) if lost >= HUMAN * possible else []
     return {
         "path": str(submission),
         "points": points,
         "possible": possible,
-        "seconds": seconds,
+        "seconds": round(time.perf_counter() - start, 1),
+        "needs_human": "; ".join(reasons),
         "items": items,
         "notes": child.notes,
     }
@@ -260,18 +358,64 @@ def block(result: dict) -> str:
     return "\n".join([*lines, *(f"  note: {note}" for note in result["notes"])])
 
 
-def rows(results: list[dict]) -> list[list]:
-    """What --csv writes: a row for each submission, a column for each item, the total, notes on the whole."""
-    header, cells = ["submission", *NUMBERS.values(), "total", "notes"], []
-    for result in results:
-        points = [item["points"] for item in result["items"]]
-        cells.append([result["path"], *points, result["points"], "; ".join(result["notes"])])
-    return [header, *cells]
+def feedback(result: dict) -> str:
+    """A text for the student."""
+    lines = [f"{result['points']:g} of {result['possible']} points", ""]
+    for item in result["items"]:
+        points = f"{item['points']:g} of {item['possible']}" if item["possible"] else "handed out, without points"
+        lines.append(f"{NUMBERS[item['name']]} {item['name']}: {points}")
+        failed = [check for check in item["checks"] if not check["passed"]]
+        same = len({check["note"] for check in failed}) == 1 < len(failed)  # an accident, or not found
+        for check in failed[:1] if same else failed:
+            lines.append(f"    {'all checks' if same else check['name']}: {check['note']}")
+    return "\n".join([*lines, "", *(f"Note: {note}" for note in result["notes"])]).rstrip() + "\n"
 
 
-def table(results: list[dict]) -> str:
-    """The closing table: the rows without the notes."""
-    cells = [[cell if isinstance(cell, str) else f"{cell:.4g}" for cell in row[:-1]] for row in rows(results)]
+def header() -> list[str]:
+    items = [f"{number} {name}" for name, number in NUMBERS.items()]
+    return ["submission", *items, "total", "needs a human", "notes"]
+
+
+def row(result: dict) -> list[str]:
+    """What --csv writes of a submission."""
+    points = [f"{item['points']:g}" for item in result["items"]]
+    return [result["path"], *points, f"{result['points']:g}", result["needs_human"], "; ".join(result["notes"])]
+
+
+def write_rows(path: Path, rows: Iterable[list[str]], mode: str) -> None:
+    with path.open(mode, newline="", encoding="utf-8", errors="backslashreplace") as file:
+        csv.writer(file).writerows(rows)
+
+
+def read_rows(path: Path) -> dict[str, list[str]]:
+    """The complete rows of an earlier --csv by submission; ValueError for a file that is something else."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        first, *rows = [*csv.reader(file)] or [header()]
+    if first != header():
+        raise ValueError
+    return {row[0]: row for row in rows if len(row) == len(first)}
+
+
+def read_results(path: Path | None) -> list[dict]:
+    """What an earlier --json holds."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["submissions"]
+    except (AttributeError, OSError, ValueError, LookupError, TypeError):
+        return []
+
+
+def text_names(paths: list[Path]) -> dict[Path, str]:
+    """Names for the students' texts: the submission's, with the folders around it where two have the same."""
+    names = {path: path.resolve().stem if os.path.isfile(path) else path.resolve().name for path in paths}
+    count = Counter(names.values())
+    return {
+        path: f"{name if count[name] == 1 else '_'.join(path.resolve().parts[1:])}.txt" for path, name in names.items()
+    }
+
+
+def table(rows: list[list[str]]) -> str:
+    """The closing table: points by number."""
+    cells = [["submission", *NUMBERS.values(), "total"], *(row[:-2] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join("  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells)
 
@@ -284,12 +428,16 @@ def gradescope(result: dict) -> dict:
             "number": NUMBERS[item["name"]],
             "score": item["points"],
             "max_score": item["possible"],
-            "status": "passed" if item["points"] == item["possible"] else "failed",
+            "status": "passed" if all(check["passed"] for check in item["checks"]) else "failed",
             "output": "\n".join(f"{c['name']}: {'passed' if c['passed'] else c['note']}" for c in item["checks"]),
         }
         for item in result["items"]
     ]
     return {"score": result["points"], "execution_time": result["seconds"], "output": block(result), "tests": tests}
+
+
+def write_json(path: Path, content: dict) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 class Parser(argparse.ArgumentParser):
@@ -300,49 +448,86 @@ class Parser(argparse.ArgumentParser):
 def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("submissions", nargs="+", type=Path, metavar="SUBMISSION", help="a folder, a .py or .ipynb file, or a .zip")
-    add("--csv", type=Path, metavar="FILE", help="write the points of each item, a row for each submission")
+    add("submissions", nargs="+", type=Path, metavar="SUBMISSION", help="a folder, a .py or .ipynb file, or an archive")
+    add("--csv", type=Path, metavar="FILE", help="write a row for each submission as it is graded; go on with the file")
     add("--json", type=Path, metavar="FILE", help="write the points and notes of each check")
+    add("--feedback", type=Path, metavar="DIR", help="write a text for each student")
     add("--gradescope", type=Path, metavar="FILE", help="write Gradescope's results.json; for one submission")
     add("--jobs", type=int, default=1, metavar="N", help="submissions graded at a time; default 1")
-    add("--timeout", type=float, default=120, metavar="S", help="seconds for one submission; default 120")
+    add("--timeout", type=float, default=300, metavar="S", help="seconds for one submission; default 300")
     args = parser.parse_args(argv)
     for path in args.submissions:
-        if not path.exists():
+        if not os.path.lexists(path):
             parser.error(f"{path} does not exist")
-        if path.is_file() and path.suffix not in (".py", ".ipynb", ".zip"):
-            parser.error(f"{path} is neither a folder nor a .py, .ipynb or .zip file")
-    for path in filter(None, (args.csv, args.json, args.gradescope)):
-        if path.is_dir() or not path.parent.is_dir():
-            parser.error(f"{path} cannot be written: give a file in a folder that exists")
+    if args.feedback and (args.feedback.is_file() or not args.feedback.parent.is_dir()):
+        parser.error(f"{args.feedback} cannot be written: give a folder in one that exists")
     if args.gradescope and len(args.submissions) > 1:
         parser.error("--gradescope takes one submission")
     if args.jobs < 1 or not args.timeout > 0:
         parser.error("--jobs and --timeout must be positive")
+    for path in filter(None, (args.csv, args.json, args.gradescope)):
+        try:
+            path.open("a").close()
+        except OSError:
+            parser.error(f"{path} cannot be written: give a file in a folder that exists")
+    try:
+        args.rows = read_rows(args.csv) if args.csv else {}
+    except (OSError, ValueError, csv.Error):
+        parser.error(f"{args.csv} is not a file of an earlier run with the same items: move it away")
     return args
 
 
 def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
-    results = []
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")
+    rows, writing, names = args.rows, threading.Lock(), text_names(args.submissions)
+    results = {result["path"]: result for result in read_results(args.json) if result["path"] in rows}
+    left = [path for path in args.submissions if str(path) not in rows or args.gradescope]
+    if len(left) < len(args.submissions):
+        print(f"{len(args.submissions) - len(left)} of them in {args.csv} already", end="\n\n")
+    if args.csv:
+        write_rows(args.csv, [header(), *rows.values()], "w")
+    if args.feedback:
+        args.feedback.mkdir(exist_ok=True)
+
+    def finish(path: Path) -> None:
+        result = grade(path, args.timeout)
+        with writing:
+            results[str(path)], rows[str(path)] = result, row(result)
+            print(block(result), end="\n\n", flush=True)
+            if args.csv:
+                write_rows(args.csv, [row(result)], "a")
+            if args.json:
+                write_json(args.json, {"submissions": list(results.values())})
+            if args.feedback:
+                text = feedback(result).encode(errors="backslashreplace")
+                (args.feedback / names[path]).write_bytes(text)
+
     pool = ThreadPoolExecutor(args.jobs)
     try:
-        for result in pool.map(partial(grade, seconds=args.timeout), args.submissions):
-            print(block(result), end="\n\n", flush=True)
-            results.append(result)
+        for future in [pool.submit(finish, path) for path in left]:
+            future.result()
     except KeyboardInterrupt:
-        print("grade.py: stopping once the submissions in progress are graded", file=sys.stderr)
+        stopping.set()
+        for child in list(running):
+            child.kill()
+        print("grade.py: stopped; what was graded is written", file=sys.stderr)
         raise SystemExit(130) from None
     finally:
         pool.shutdown(cancel_futures=True)
-    if len(results) > 1:
-        print(table(results))
+    if len(args.submissions) > 1:
+        print(table([rows[str(path)] for path in args.submissions]))
+    # once more, in the order of the command
+    order = dict.fromkeys([*rows, *map(str, args.submissions)])
+    for path in map(str, args.submissions):
+        order[path] = order.pop(path)
     if args.csv:
-        with args.csv.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows(rows(results))
-    for path, content in ((args.json, {"submissions": results}), (args.gradescope, gradescope(results[0]))):
-        if path:
-            path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_rows(args.csv, [header(), *(rows[path] for path in order)], "w")
+    if args.json:
+        write_json(args.json, {"submissions": [results[path] for path in order if path in results]})
+    if args.gradescope:
+        write_json(args.gradescope, gradescope(results[str(args.submissions[0])]))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ A known mistake is recognised by comparing with what the mistaken formula gives.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import oracles
@@ -12,16 +12,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SAMPLES = 4000  # of Monte Carlo estimates
+SAMPLES = 1000  # of Monte Carlo estimates; few, as some submissions loop over the examples
 STANDARD_ERRORS = 6  # a correct one is further off once in 10^8, one of the hundred compared less than once in 10^6
 
 
 class Wrong(Exception):
-    """A check that failed, with its note and the share of the points that it leaves."""
+    """A check that failed: what was seen, known mistakes that explain it, the share of the points that it leaves."""
 
-    def __init__(self, note: str, share: float = 0.0):
-        super().__init__(note)
-        self.note, self.share = note, share
+    def __init__(self, seen: str, mistakes: Iterable[str] = (), share: float = 0.0):
+        self.seen, self.mistakes, self.share = seen, list(mistakes), share
+        super().__init__(self.note())
+
+    def note(self, mistake: str | None = None) -> str:
+        """One line, with one of the mistakes, else the first."""
+        return ": ".join(filter(None, [mistake or next(iter(self.mistakes), ""), self.seen]))
 
 
 # --- Comparisons ------------------------------------------------------------------------------------------------------
@@ -51,9 +55,11 @@ def tensor(value: Tensor | str | None, shape: tuple[int, ...] | None = None) -> 
     """The value in float64; Wrong unless it is a tensor, of this shape; (B, 1) for (B,) leaves half of the points."""
     if not isinstance(value, Tensor):
         raise Wrong("returns nothing" if value is None else f"returns no tensor but a {value}")
+    if value.is_complex():
+        raise Wrong("returns complex numbers")
     if shape is not None and value.shape != shape:
         share = 0.5 if value.shape == (*shape, 1) else 0.0
-        raise Wrong(f"expected shape {shape}, got {tuple(value.shape)}", share)
+        raise Wrong(f"expected shape {shape}, got {tuple(value.shape)}", share=share)
     return value.double()
 
 
@@ -67,16 +73,33 @@ def compare(value: Tensor | None, expected: Tensor, mistakes: dict, tolerance: T
     if close(got, expected, tolerance):
         return
     names = [name for name, value in mistakes.items() if close(got, value.detach().double(), tolerance)]
-    raise Wrong(": ".join([*names[:1], numbers(got, expected)]))
+    raise Wrong(numbers(got, expected), names)
 
 
-def compare_gradients(got: list, value: Tensor, leaves: list[Tensor], names: list[str]) -> None:
-    """Raise Wrong unless `got` are the gradients of the oracle's value."""
-    for gradient, expected, name in zip(got, torch.autograd.grad(value, leaves), names, strict=True):
+def gradients(value: Tensor, leaves: list[Tensor], weights: Tensor) -> list[Tensor]:
+    """Gradients of sum(weights * value), of a value of another size those of its sum; as the child takes them."""
+    value = (value.flatten() * weights).sum() if value.numel() == weights.numel() else value.sum()
+    found = torch.autograd.grad(value, leaves, retain_graph=True, allow_unused=True)
+    return [torch.zeros_like(x) if g is None else g for g, x in zip(found, leaves, strict=True)]
+
+
+def compare_gradients(
+    got: list, value: Tensor, leaves: dict[str, Tensor], mistakes: dict, weights: Tensor, tolerances: list | None = None
+) -> None:
+    """Raise Wrong unless `got` are the gradients of the value for the leaves; name the mistake that has these."""
+    tolerances = tolerances or [0.0] * len(leaves)
+
+    def differences(value: Tensor) -> list[str]:
+        found = zip(leaves, got, gradients(value, list(leaves.values()), weights), tolerances, strict=True)
+        return [f"gradient of {name}: {numbers(g, e)}" for name, g, e, near in found if not close(g, e, near)]
+
+    for name, gradient in zip(leaves, got, strict=True):
         if gradient is None:
             raise Wrong(f"no gradient reaches {name}")
-        if not close(gradient, expected):
-            raise Wrong(f"gradient of {name}: {numbers(gradient, expected)}")
+    wrong = differences(value)
+    if wrong:
+        mistakes = {name: mistaken for name, mistaken in mistakes.items() if mistaken.requires_grad}
+        raise Wrong(wrong[0], [name for name, mistaken in mistakes.items() if not differences(mistaken)])
 
 
 def leaves(inputs: list[Tensor]) -> list[Tensor]:
@@ -210,24 +233,28 @@ def check_formula(call: Callable, name: str, sizes: list[tuple[int, int]]) -> No
 
 
 def check_formula_gradient(call: Callable, name: str) -> None:
-    make_inputs, names, oracle, _ = FORMULAS[name]
+    make_inputs, names, oracle, mistakes = FORMULAS[name]
     inputs, weights = make_inputs(8, 5), draw(8, seed=9, low=0.5, high=2.0)
     got = call(name, inputs, grad=list(range(len(names))), weights=weights)["gradients"]
     inputs = leaves(inputs)
-    compare_gradients(got, (oracle(*inputs) * weights).sum(), inputs[: len(names)], names)
+    by_name = dict(zip(names, inputs, strict=False))  # a target needs none
+    compare_gradients(got, oracle(*inputs), by_name, mistakes(*inputs), weights)
 
 
 def check_stability(call: Callable) -> None:
     for shift in (-500.0, 500.0):
         y = 3 * draw(8, 5) + shift
+        mistakes = log_mean_exp_mistakes(y.double())
         got = tensor(call("log_mean_exp", [y])["value"])
         if not got.isfinite().all():
             raise Wrong(f"not finite for entries near {shift:g}: subtract the maximum before exp")
         # without the shift, or the tolerance would be that of large numbers
-        compare(got - shift, oracles.log_mean_exp(y.double()) - shift, {})
+        mistakes = {name: value - shift for name, value in mistakes.items()}
+        compare(got - shift, oracles.log_mean_exp(y.double()) - shift, mistakes)
 
 
-MC = "kl_gaussian_gaussian_mc"
+B = 2  # examples, each SAMPLES times
+MC, MC_SUM = "kl_gaussian_gaussian_mc", "the sum over the samples, not the mean"
 KL_INPUTS, KL_NAMES, KL, KL_MISTAKES = FORMULAS["kl_gaussian_gaussian_analytic"]
 
 
@@ -236,53 +263,61 @@ def copies(inputs: list[Tensor], n: int) -> list[Tensor]:
     return [x.repeat(n, 1) for x in inputs]
 
 
-def estimates(call: Callable, inputs: list[Tensor], *num_samples: int) -> Tensor:
+def estimates(reply: dict, b: int) -> Tensor:
     """The submission's estimates, (B,) or (B, 1)."""
-    got, shape = tensor(call(MC, [*inputs, *num_samples])["value"]), (len(inputs[0]),)
+    got = tensor(reply["value"])
     if got.dim() == 0:
-        raise Wrong(f"one number for the whole batch: expected shape {shape}, got ()")
-    return got if got.shape == (*shape, 1) else tensor(got, shape)
+        raise Wrong(f"expected shape ({b},), got ()", ["one number for the whole batch"])
+    return got if got.shape == (b, 1) else tensor(got, (b,))
 
 
 def check_mc(call: Callable, num_samples: int) -> None:
     """SAMPLES estimates of one sample, or one of SAMPLES samples, against the KL."""
-    inputs = KL_INPUTS(4, 3)
+    inputs = KL_INPUTS(B, 3)
     error = (oracles.per_example(oracles.kl_variance(*inputs)) / SAMPLES).sqrt().double()
     if num_samples == 1:
-        got = estimates(call, copies(inputs, SAMPLES))
-        got = got.view(SAMPLES, 4, *got.shape[1:]).mean(0)
+        got = estimates(call(MC, copies(inputs, SAMPLES)), B * SAMPLES)
+        got = got.view(SAMPLES, B, *got.shape[1:]).mean(0)
     else:
-        got = estimates(call, inputs, num_samples)
-    mistakes = KL_MISTAKES(*inputs) | {"the sum over the samples, not the mean": num_samples * KL(*inputs)}
+        got = estimates(call(MC, [*inputs, num_samples]), B)
+    mistakes = KL_MISTAKES(*inputs) | {MC_SUM: num_samples * KL(*inputs)}
     compare(got, KL(*inputs), mistakes, STANDARD_ERRORS * error)
 
 
 def check_mc_noise(call: Callable) -> None:
-    one = KL_INPUTS(1, 4)
-    spread = [estimates(call, copies(one, SAMPLES), *k).std().item() for k in ([], [25])]
+    mu_q, logvar_q, mu_p, logvar_p = KL_INPUTS(1, 2)
+    one = [
+        mu_q,
+        0.3 * logvar_q,
+        mu_p,
+        0.3 * logvar_p,
+    ]  # for noise that is nearly normal, with a deviation that is known
+    noisy = copies(one, SAMPLES)
+    spread = [estimates(call(MC, [*noisy, *k]), SAMPLES).std().item() for k in ([], [9])]
     expected = oracles.kl_variance(*one).sum().sqrt().item()
     if spread[0] < 0.01 * expected:
-        raise Wrong(f"no noise, a closed form or one noise for all: expected a deviation of {expected:.4g}, got 0")
+        seen = f"a closed form, or one noise for all?: expected a deviation of {expected:.4g}, got 0"
+        raise Wrong(seen, ["z has no noise"])
     ratio = spread[0] / spread[1]
-    if not 4 < ratio < 6:
-        name = "num_samples makes no difference: " if ratio < 1.2 else ""
-        raise Wrong(f"{name}expected the noise with 1 sample to be 5 times that with 25, got {ratio:.3g} times")
+    if not 2.4 < ratio < 3.6:
+        mistakes = [MC_SUM] if ratio < 0.5 else ["num_samples makes no difference"] if ratio < 1.2 else []
+        raise Wrong(f"expected the noise with 1 sample to be 3 times that with 9, got {ratio:.3g} times", mistakes)
 
 
 def check_mc_gradient(call: Callable) -> None:
-    inputs = KL_INPUTS(4, 3)
-    got = call(MC, copies(inputs, SAMPLES), grad=[0, 1, 2, 3], weights=torch.ones(4 * SAMPLES))["gradients"]
-    inputs = leaves(inputs)
-    for gradient, expected, name in zip(got, torch.autograd.grad(KL(*inputs).sum(), inputs), KL_NAMES, strict=True):
+    inputs = KL_INPUTS(B, 3)
+    reply = call(MC, copies(inputs, SAMPLES), grad=[0, 1, 2, 3], weights=torch.ones(B * SAMPLES))
+    estimates(reply, B * SAMPLES)
+    for gradient, name in zip(reply["gradients"], KL_NAMES, strict=True):
         if gradient is None:
             raise Wrong(f"no gradient reaches {name}: z is not reparameterised")
-        gradient = gradient.double().view(SAMPLES, *expected.shape)
-        error = STANDARD_ERRORS * gradient.std(0) / math.sqrt(SAMPLES)
-        mistakes = {"z is not reparameterised, or detached": 0 * expected} if name.endswith("q") else {}
-        try:
-            compare(gradient.mean(0), expected, mistakes, error)
-        except Wrong as wrong:
-            raise Wrong(f"mean gradient of {name}: {wrong.note}") from None
+    each = [gradient.double().view(SAMPLES, B, 3) for gradient in reply["gradients"]]
+    tolerances = [STANDARD_ERRORS * gradient.std(0) / math.sqrt(SAMPLES) for gradient in each]
+    inputs = leaves(inputs)
+    fixed_q = [x.detach() for x in inputs[:2]]
+    mistakes = KL_MISTAKES(*inputs) | {"z is not reparameterised, or detached": KL(*fixed_q, *inputs[2:])}
+    means, by_name = [gradient.mean(0) for gradient in each], dict(zip(KL_NAMES, inputs, strict=True))
+    compare_gradients(means, KL(*inputs), by_name, mistakes, torch.ones(B), tolerances)
 
 
 # --- Problem 2 --------------------------------------------------------------------------------------------------------
@@ -297,43 +332,55 @@ def probe_value(critic: dict, x: Tensor) -> Tensor:
     return oracles.per_example(critic["w"] * x + critic["c"] * x**2 / 2)
 
 
-def check_distance(call: Callable, sizes: tuple[int, int], shape: tuple[int, ...]) -> None:
-    b_p, b_q = sizes
-    p, q, critic = draw(b_p, *shape), 0.5 * draw(b_q, *shape, seed=1), probe(*shape)
-    f_p, f_q = probe_value(critic, p), probe_value(critic, q)
-    mistakes = {
+def distance_mistakes(f_p: Tensor, f_q: Tensor) -> dict[str, Tensor]:
+    return {
         "the sign, or p and q are swapped": f_q.mean() - f_p.mean(),
         "the sum in place of the mean": f_p.sum() - f_q.sum(),
         "the sum of the means, not the difference": f_p.mean() + f_q.mean(),
         "only p counts": f_p.mean(),
         "the absolute value": (f_p.mean() - f_q.mean()).abs(),
+        "the mean over the batch is missing": f_p - f_q,
     }
-    if b_p == b_q:
-        mistakes["the mean over the batch is missing"] = f_p - f_q
-    compare(call("vf_wasserstein_distance", [p, q, critic])["value"], f_p.mean() - f_q.mean(), mistakes)
+
+
+def check_distance(call: Callable, shape: tuple[int, ...]) -> None:
+    p, q, critic = draw(6, *shape), 0.5 * draw(6, *shape, seed=1), probe(*shape)
+    values = probe_value(critic, p), probe_value(critic, q)
+    got = call("vf_wasserstein_distance", [p, q, critic])["value"]
+    compare(got, values[0].mean() - values[1].mean(), distance_mistakes(*values))
 
 
 def check_distance_gradient(call: Callable, names: list[str]) -> None:
     """Gradients of p and q, through which the generator is trained, or of the critic's weights."""
     p, q, critic = draw(6, 5), 0.5 * draw(6, 5, seed=1), probe(5)
-    grad = [0, 1] if "q" in names else []
-    got = call("vf_wasserstein_distance", [p, q, critic], grad=grad, weights=torch.ones(1))["gradients"]
+    grad, weights = [0, 1] if "q" in names else [], torch.ones(1)
+    got = call("vf_wasserstein_distance", [p, q, critic], grad=grad, weights=weights)["gradients"]
     by_name = dict(zip(("p", "q", "w"), leaves([p, q, critic["w"]]), strict=True))
-    f_p, f_q = (probe_value(critic | {"w": by_name["w"]}, by_name[name]) for name in ("p", "q"))
-    compare_gradients(got[: len(names)], f_p.mean() - f_q.mean(), [by_name[name] for name in names], names)
+    values = [probe_value(critic | {"w": by_name["w"]}, by_name[name]) for name in ("p", "q")]
+    by_name = {name: by_name[name] for name in names}
+    value, mistakes = values[0].mean() - values[1].mean(), distance_mistakes(*values)
+    compare_gradients(got[: len(names)], value, by_name, mistakes, weights)
 
 
-def penalty(call: Callable, *shape: int) -> tuple[dict, Tensor, Tensor, dict]:
-    """Call lp_reg on 64 pairs; return the reply, the pairs and the critic. Some gradients are below 1, some above."""
+VECTORS, IMAGES = "(B, F)", "images (B, C, H, W)"
+PENALTY_SHAPES = {VECTORS: (5,), IMAGES: (3, 4, 4)}
+
+
+def penalty(call: Callable, *kinds: str) -> tuple[dict, Tensor, Tensor, Tensor, dict]:
+    """Call lp_reg on 64 pairs of the first kind that it takes; return the reply, the pairs, where it asked the critic,
+    and the critic. Some gradients are below 1, some above."""
+    shape = PENALTY_SHAPES[kinds[0]]
     scale = torch.linspace(0.3, 6, 64).view(-1, *[1] * len(shape)) * (4.5 / math.prod(shape)) ** 0.5
     x, y, critic = scale * draw(64, *shape), scale * draw(64, *shape, seed=1), probe(*shape)
     try:
         reply = call("lp_reg", [x, y, critic], weights=torch.ones(1))
+        return reply, x, y, interpolates(reply, x), critic
     except Wrong as wrong:
-        if "does not require grad" in wrong.note or "not have been used in the graph" in wrong.note:
-            raise Wrong(f"the interpolate needs requires_grad_(): {wrong.note}") from None
+        if kinds[1:]:
+            return penalty(call, *kinds[1:])
+        if "does not require grad" in wrong.seen or "not have been used in the graph" in wrong.seen:
+            raise Wrong(wrong.seen, ["the interpolate needs requires_grad_()"]) from None
         raise
-    return reply, x, y, critic
 
 
 def interpolates(reply: dict, x: Tensor) -> Tensor:
@@ -346,9 +393,8 @@ def interpolates(reply: dict, x: Tensor) -> Tensor:
     return seen
 
 
-def check_penalty(call: Callable, shape: tuple[int, ...]) -> None:
-    reply, x, _, critic = penalty(call, *shape)
-    gradient = critic["w"] + critic["c"] * interpolates(reply, x)
+def penalty_mistakes(gradient: Tensor) -> dict[str, Tensor]:
+    """What becomes of the critic's gradient (64, ...) at the interpolates."""
     norm, whole = gradient.flatten(1).norm(dim=1), gradient.norm()
     excess = (norm - 1).clamp(min=0)
     mistakes = {
@@ -370,13 +416,31 @@ def check_penalty(call: Callable, shape: tuple[int, ...]) -> None:
         short = gradient.norm(dim=axis) - 1
         mistakes[f"the norm is taken over {name} only"] = short.clamp(min=0).square().mean()
         mistakes[f"two-sided, the norm is taken over {name} only"] = short.square().mean()
-    compare(reply["value"], (excess**2).mean(), mistakes)
+    return mistakes
+
+
+def compare_penalty(call: Callable, kind: str) -> None:
+    reply, _, _, x_hat, critic = penalty(call, kind)
+    gradient = critic["w"] + critic["c"] * x_hat
+    compare(reply["value"], oracles.lp_penalty(gradient), penalty_mistakes(gradient))
+
+
+def check_penalty(call: Callable, kind: str, other: str) -> None:
+    """Of one kind of pairs; where it is right for the other, say so."""
+    try:
+        compare_penalty(call, kind)
+    except Wrong as wrong:
+        try:
+            compare_penalty(call, other)
+        except Wrong:
+            raise wrong from None
+        raise Wrong(f"works for {other}, not for {kind}: {wrong}") from None
 
 
 def check_coefficients(call: Callable) -> None:
     """x_hat = alpha x + (1 - alpha) y with alpha in [0, 1], the same within an example, another for each."""
-    reply, x, y, _ = penalty(call, 3, 4, 4)
-    x_hat, (x, y) = interpolates(reply, x).flatten(1), (v.flatten(1) for v in (x, y))
+    _, *points, _ = penalty(call, IMAGES, VECTORS)
+    x, y, x_hat = (v.flatten(1) for v in points)
     alpha = ((x_hat - y) * (x - y)).sum(1) / (x - y).square().sum(1)
     if not close(x_hat, alpha[:, None] * x + (1 - alpha[:, None]) * y):
         each = ((x_hat - y) / (x - y))[(x - y).abs() > 0.01]
@@ -391,11 +455,13 @@ def check_coefficients(call: Callable) -> None:
 
 
 def check_penalty_gradient(call: Callable) -> None:
-    reply, x, _, critic = penalty(call, 5)
-    x_hat, (w,) = interpolates(reply, x), leaves([critic["w"]])
+    reply, _, _, x_hat, critic = penalty(call, VECTORS, IMAGES)
     if reply["gradients"][0] is None:
         raise Wrong("no gradient reaches the critic: create_graph=True is missing, or a detach() too many")
-    compare_gradients(reply["gradients"], oracles.lp_penalty(w + critic["c"] * x_hat), [w], ["the critic's weights"])
+    (w,) = leaves([critic["w"]])
+    gradient = w + critic["c"] * x_hat
+    value, mistakes = oracles.lp_penalty(gradient), penalty_mistakes(gradient)
+    compare_gradients(reply["gradients"], value, {"the critic's weights": w}, mistakes, torch.ones(1))
 
 
 def images(b: int, seed: int = 0) -> Tensor:
@@ -441,6 +507,7 @@ def check_independence(call: Callable) -> None:
 # --- Problem 3 --------------------------------------------------------------------------------------------------------
 
 DIM, PRED_DIM = 16, 8
+SWAPPED = "expected p1, p2, z1, z2, got z1, z2, p1, p2"
 PREDICTOR = oracles.predictor_parameters(DIM, PRED_DIM)
 
 
@@ -460,35 +527,40 @@ def check_outputs(call: Callable) -> None:
     # z is, by the projector's last layer
     normalised = tuple(close(x.mean(0), torch.zeros(DIM), 0.01) for x in (p1, p2, z1, z2))
     mistakes = {
-        (True, True, False, False): "expected p1, p2, z1, z2, got z1, z2, p1, p2",
+        (True, True, False, False): SWAPPED,
         (False, True, False, True): "expected p1, p2, z1, z2, got p1, z1, p2, z2",
         (True, True, True, True): "p is z: the predictor is not used",
         (False, False, False, False): "z is not normalised: expected a mean of 0 over the batch",
     }
     if normalised != (False, False, True, True):
-        raise Wrong(mistakes.get(normalised, "p1 and p2, or z1 and z2, are not made alike"))
+        raise Wrong("", [mistakes.get(normalised, "p1 and p2, or z1 and z2, are not made alike")])
     swapped = siamese(call, views=[images(8, seed=1), images(8)])[0]
     for got, expected, name in zip(swapped, (p2, p1, z2, z1), ("p1", "p2", "z1", "z2"), strict=True):
         if not close(got, expected, 0.05):
             raise Wrong(f"{name} is not that of its view: with x1 and x2 swapped, {numbers(got, expected)}")
 
 
+def check_detached(reply: dict, where: str) -> None:
+    """That z is detached and p is not, with an encoder that learns through p."""
+    p1, p2, z1, z2 = reply["requires_grad"]
+    if not (p1 or p2) and z1 and z2:
+        raise Wrong("", ["p is detached instead of z", SWAPPED])
+    if z1 or z2:
+        raise Wrong(where, ["z is not detached"])
+    if not (p1 and p2):
+        raise Wrong("p is detached, too" if not (p1 or p2) else "one of p1 and p2 is detached")
+    check_encoder_gradient(reply)
+
+
 def check_encoder_gradient(reply: dict) -> None:
     if reply["gradients"][0] is None or not reply["gradients"][0].any():
-        raise Wrong("no gradient of p1 reaches the encoder: p is made from a detached z")
+        swapped = ["p is detached instead of z", SWAPPED] if all(reply["requires_grad"][2:]) else []
+        raise Wrong("no gradient of p1 reaches the encoder", [*swapped, "p is made from a detached z"])
 
 
 def check_detaching(call: Callable) -> None:
     weights = draw(8, DIM, seed=5)
-    _, reply = siamese(call, grad=[0], weights=weights)
-    p1, p2, z1, z2 = reply["requires_grad"]
-    if not (p1 or p2) and z1 and z2:
-        raise Wrong("p is detached instead of z")
-    if z1 or z2:
-        raise Wrong("z is not detached, although stop_gradient=True")
-    if not (p1 and p2):
-        raise Wrong("p is detached, too" if not (p1 or p2) else "one of p1 and p2 is detached")
-    check_encoder_gradient(reply)
+    check_detached(siamese(call, grad=[0], weights=weights)[1], "with stop_gradient=True")
     _, reply = siamese(call, stop_gradient=False, grad=[0], weights=weights, output=2)
     if not all(reply["requires_grad"]) or reply["gradients"][0] is None:
         raise Wrong("z is detached, although stop_gradient=False")
@@ -499,9 +571,7 @@ def check_no_predictor(call: Callable) -> None:
     for p, z in ((p1, z1), (p2, z2)):
         if not close(p, z):
             raise Wrong(f"p is not z in MLP_mode 'no_pred_mlp': {numbers(p, z)}")
-    if any(reply["requires_grad"][2:]):
-        raise Wrong("z is not detached in MLP_mode 'no_pred_mlp'")
-    check_encoder_gradient(reply)
+    check_detached(reply, "with MLP_mode='no_pred_mlp'")
 
 
 def check_fixed_predictor(call: Callable) -> None:
@@ -525,66 +595,75 @@ def loss(call: Callable, inputs: list[Tensor], **request) -> dict:
     return call("SimSiam", inputs, init=init, method="loss", **request)
 
 
+def loss_mistakes(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor) -> dict[str, Tensor]:
+    right, cosine = oracles.simsiam_loss(p1, p2, z1, z2), F.cosine_similarity
+    return {
+        "the sign": -right,
+        "not halved": 2 * right,
+        "halved twice": right / 2,
+        "the sum over the batch, not the mean": len(p1) * right,
+        "p1 with z1, p2 with z2": oracles.simsiam_loss(p1, p2, z2, z1),
+        "p1 with p2": -cosine(p1, p2).mean(),
+        "only one of the two terms": -cosine(p1, z2).mean(),
+        "only one of the two terms, halved": -cosine(p1, z2).mean() / 2,
+        "1 + the loss": 1 + right,
+        "the similarity along the batch": -(cosine(p1, z2, 0).mean() + cosine(p2, z1, 0).mean()) / 2,
+        "not normalised": -((p1 * z2).sum(1).mean() + (p2 * z1).sum(1).mean()) / 2,
+        "not averaged over the batch": -(cosine(p1, z2) + cosine(p2, z1)) / 2,
+    }
+
+
 def check_loss(call: Callable, sizes: list[tuple[int, int]]) -> None:
     for b, d in sizes:
-        p1, p2, z1, z2 = inputs = loss_inputs(b, d)
-        right, cosine = oracles.simsiam_loss(*inputs), F.cosine_similarity
-        mistakes = {
-            "the sign": -right,
-            "not halved": 2 * right,
-            "halved twice": right / 2,
-            "the sum over the batch, not the mean": b * right,
-            "p1 with z1, p2 with z2": oracles.simsiam_loss(p1, p2, z2, z1),
-            "p1 with p2": -cosine(p1, p2).mean(),
-            "only one of the two terms": -cosine(p1, z2).mean(),
-            "only one of the two terms, halved": -cosine(p1, z2).mean() / 2,
-            "1 + the loss": 1 + right,
-            "the similarity along the batch": -(cosine(p1, z2, 0).mean() + cosine(p2, z1, 0).mean()) / 2,
-            "not normalised": -((p1 * z2).sum(1).mean() + (p2 * z1).sum(1).mean()) / 2,
-            "not averaged over the batch": -(cosine(p1, z2) + cosine(p2, z1)) / 2,
-        }
-        compare(loss(call, inputs)["value"], right, mistakes)
+        inputs = loss_inputs(b, d)
+        compare(loss(call, inputs)["value"], oracles.simsiam_loss(*inputs), loss_mistakes(*inputs))
 
 
 def check_loss_gradient(call: Callable, names: list[str]) -> None:
     """Of p, always; of z, without stop-gradient."""
-    inputs = loss_inputs(8, DIM)
+    inputs, weights = loss_inputs(8, DIM), torch.ones(1)
     grad = [("p1", "p2", "z1", "z2").index(name) for name in names]
-    got = loss(call, inputs, grad=grad, weights=torch.ones(1))["gradients"]
+    got = loss(call, inputs, grad=grad, weights=weights)["gradients"]
     inputs = leaves(inputs)
-    compare_gradients(got, oracles.simsiam_loss(*inputs), [inputs[i] for i in grad], names)
+    by_name = dict(zip(names, [inputs[i] for i in grad], strict=True))
+    compare_gradients(got, oracles.simsiam_loss(*inputs), by_name, loss_mistakes(*inputs), weights)
+
+
+def cosine_mistakes(x: Tensor, y: Tensor, dim: int = 1) -> dict[str, Tensor]:
+    right, products = F.cosine_similarity(x, y, dim), (x * y).sum(dim)
+    mistakes = {f"along axis {axis}, not {dim}": F.cosine_similarity(x, y, axis) for axis in range(x.dim())}
+    mistakes.pop(f"along axis {dim}, not {dim}", None)
+    return mistakes | {
+        "not divided by the norms": products,
+        "the sign": -right,
+        "1 - cosine": 1 - right,
+        "averaged over the batch": right.mean(),
+        "divided by the squares of the norms": products / (x.square().sum(dim) * y.square().sum(dim)),
+        "divided by one norm only": products / x.norm(dim=dim),
+        "the mean over the axis, not the sum": right / x.shape[dim],
+    }
 
 
 def check_cosine(call: Callable, cases: list[tuple[list, tuple[int, ...]]]) -> None:
     """cases: arguments of CosineSimilarity and shape of its inputs."""
     for init, shape in cases:
         x, y, dim = draw(*shape), draw(*shape, seed=1) + 0.3, init[0] if init else 1
-        right, products = F.cosine_similarity(x, y, dim), (x * y).sum(dim)
-        mistakes = {f"along axis {axis}, not {dim}": F.cosine_similarity(x, y, axis) for axis in range(len(shape))}
-        mistakes |= {
-            "not divided by the norms": products,
-            "the sign": -right,
-            "1 - cosine": 1 - right,
-            "averaged over the batch": right.mean(),
-            "divided by the squares of the norms": products / (x.square().sum(dim) * y.square().sum(dim)),
-            "divided by one norm only": products / x.norm(dim=dim),
-            "the mean over the axis, not the sum": right / x.shape[dim],
-        }
-        compare(call("CosineSimilarity", [x, y], init=init)["value"], right, mistakes)
+        got = call("CosineSimilarity", [x, y], init=init)["value"]
+        compare(got, F.cosine_similarity(x, y, dim), cosine_mistakes(x, y, dim))
 
 
 def check_zero_vectors(call: Callable) -> None:
     got = call("CosineSimilarity", [torch.zeros(3, 5), draw(3, 5)], init=[])["value"]
     if isinstance(got, Tensor) and not got.isfinite().all():
         raise Wrong("not finite for a zero vector: eps is not used; expected 0, got nan")
-    compare(got, torch.zeros(3), {})
+    compare(got, torch.zeros(3), cosine_mistakes(torch.zeros(3, 5), draw(3, 5)))
 
 
 def check_cosine_gradient(call: Callable) -> None:
     x, y, weights = draw(8, 5), draw(8, 5, seed=1), draw(8, seed=9, low=0.5, high=2.0)
     got = call("CosineSimilarity", [x, y], init=[], grad=[0, 1], weights=weights)["gradients"]
     x, y = leaves([x, y])
-    compare_gradients(got, (F.cosine_similarity(x, y) * weights).sum(), [x, y], ["x", "y"])
+    compare_gradients(got, F.cosine_similarity(x, y), {"x": x, "y": y}, cosine_mistakes(x, y), weights)
 
 
 # --- All --------------------------------------------------------------------------------------------------------------
@@ -608,14 +687,14 @@ CHECKS = {name: formula_checks(name) for name in FORMULAS} | {
         "unbiased gradient": check_mc_gradient,
     },
     "vf_wasserstein_distance": {
-        "values": partial(check_distance, sizes=(6, 6), shape=(5,)),
-        "batches of two sizes, images": partial(check_distance, sizes=(4, 9), shape=(3, 4, 4)),
+        "values": partial(check_distance, shape=(5,)),
+        "images": partial(check_distance, shape=(3, 4, 4)),
         "gradient of the critic": partial(check_distance_gradient, names=["w"]),
         "gradient of the samples": partial(check_distance_gradient, names=["p", "q"]),
     },
     "lp_reg": {
-        "(B, F)": partial(check_penalty, shape=(5,)),
-        "(B, C, H, W)": partial(check_penalty, shape=(3, 4, 4)),
+        "(B, F)": partial(check_penalty, kind=VECTORS, other=IMAGES),
+        "(B, C, H, W)": partial(check_penalty, kind=IMAGES, other=VECTORS),
         "coefficients": check_coefficients,
         "gradient of the critic": check_penalty_gradient,
     },

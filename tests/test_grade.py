@@ -1,10 +1,14 @@
 """The grader: known mistakes cost their points and are named, accidents stay with their item, all files are found."""
 
 import csv
+import io
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -178,23 +182,29 @@ PENALTY = "torch.mean(torch.clamp(norm - 1, min=0) ** 2)"
 LOSS_LINE = "-(criterion(p1, z2).mean() + criterion(p2, z1).mean()) * 0.5"
 
 MISTAKES = [  # old text, new text, item, points lost, words of the hint
-    (B_SUM, B_SUM.replace(", dim=1", ""), BERNOULLI, 1, "one number for the whole batch, its sum: expected shape (8,)"),
-    (B_SUM, B_SUM + ".mean()", BERNOULLI, 1, "one number for the whole batch, its mean: expected shape (8,), got ()"),
-    (B_SUM, B_SUM.replace("dim=1", "dim=0"), BERNOULLI, 1, "summed over the batch, not the features"),
+    (
+        B_SUM,
+        B_SUM.replace(", dim=1", ""),
+        BERNOULLI,
+        0.5,
+        "one number for the whole batch, its sum: expected shape (8,)",
+    ),
+    (B_SUM, B_SUM + ".mean()", BERNOULLI, 0.5, "one number for the whole batch, its mean: expected shape (8,), got ()"),
+    (B_SUM, B_SUM.replace("dim=1", "dim=0"), BERNOULLI, 0.5, "summed over the batch, not the features"),
     (
         B_SUM,
         B_SUM.replace("torch.sum", "torch.mean"),
         BERNOULLI,
-        1,
+        0.5,
         "the mean over the features, not the sum: expected",
     ),
-    (B_SUM, "-" + B_SUM, BERNOULLI, 1, "the sign: expected"),
+    (B_SUM, "-" + B_SUM, BERNOULLI, 0.5, "the sign: expected"),
     (B_SUM, B_SUM.replace("dim=1", "dim=1, keepdim=True"), BERNOULLI, 0.375, "expected shape (8,), got (8, 1)"),
     (B_SUM, B_SUM + ".squeeze()", BERNOULLI, 0.25, "expected shape (1,), got ()"),
     (B_SUM, B_SUM.replace("torch.log(mu)", "torch.log(mu).detach()"), BERNOULLI, 0.25, "gradient of mu: expected"),
     (B_SUM, B_SUM + ".detach()", BERNOULLI, 0.25, "no gradient reaches mu"),
-    (B_SUM, "torch.sum(target * torch.log(mu), dim=1)", BERNOULLI, 1, "(1 - target) log(1 - mu) is missing"),
-    (B_SUM, B_SUM.replace("target", "(1 - target)"), BERNOULLI, 1, "target and 1 - target are swapped"),
+    (B_SUM, "torch.sum(target * torch.log(mu), dim=1)", BERNOULLI, 0.5, "(1 - target) log(1 - mu) is missing"),
+    (B_SUM, B_SUM.replace("target", "(1 - target)"), BERNOULLI, 0.5, "target and 1 - target are swapped"),
     (B_SUM, "None", BERNOULLI, 1, "returns nothing"),
     (B_SUM, B_SUM + ".tolist()", BERNOULLI, 1, "returns no tensor"),
     (B_SUM, "torch.sum(unknown)", BERNOULLI, 1, "line 13: NameError: name 'unknown' is not defined"),
@@ -202,54 +212,60 @@ MISTAKES = [  # old text, new text, item, points lost, words of the hint
         "var = torch.exp(logvar)",
         "logvar = 2 * logvar; var = torch.exp(logvar)",
         NORMAL,
-        1,
+        0.5,
         "variance is taken for the st",
     ),
     (
         "var = torch.exp(logvar)",
         "logvar = logvar / 2; var = torch.exp(logvar)",
         NORMAL,
-        1,
+        0.5,
         "deviation is taken for the var",
     ),
-    (N_SUM, N_SUM.replace("LOG_2PI + ", ""), NORMAL, 0.75, "log(2 pi) is missing: expected"),
-    (N_SUM, N_SUM.replace(" + logvar", ""), NORMAL, 1, "logvar, the log determinant, is missing"),
-    (N_SUM, N_SUM.replace("torch.sum", "torch.mean"), NORMAL, 1, "the mean over the features"),
-    (LOG_MEAN, LOG_MEAN.replace(".mean(", ".sum("), LME, 0.8, "log K is missing"),
+    (N_SUM, N_SUM.replace("LOG_2PI + ", ""), NORMAL, 0.5, "log(2 pi) is missing: expected"),
+    (N_SUM, N_SUM.replace(" + logvar", ""), NORMAL, 0.5, "logvar, the log determinant, is missing"),
+    (N_SUM, N_SUM.replace("torch.sum", "torch.mean"), NORMAL, 0.5, "the mean over the features"),
+    (LOG_MEAN, LOG_MEAN.replace(".mean(", ".sum("), LME, 0.5, "log K is missing"),
     (LOG_MEAN, "torch.log(torch.exp(y).mean(dim=1))", LME, 0.2, "not finite for entries near -500"),
-    (LOG_MEAN, LOG_MEAN.replace(" + a.squeeze(1)", ""), LME, 1, "the maximum is not added again"),
-    (LOG_MEAN, "torch.logsumexp(y, 0) - math.log(y.shape[0])", LME, 1, "over the batch, not the samples"),
+    (LOG_MEAN, LOG_MEAN.replace(" + a.squeeze(1)", ""), LME, 0.5, "the maximum is not added again"),
+    (LOG_MEAN, "torch.logsumexp(y, 0) - math.log(y.shape[0])", LME, 0.5, "over the batch, not the samples"),
     (LOG_MEAN, LOG_MEAN.replace("a.squeeze(1)", "a"), LME, 0.9, "expected shape (8,), got (8, 8)"),
-    (LOG_MEAN, "y.mean(dim=1)", LME, 1, "the mean of y, without log and exp"),
+    (LOG_MEAN, "y.mean(dim=1)", LME, 0.5, "the mean of y, without log and exp"),
     (
         f"def {KL}(mu_q, logvar_q, mu_p, logvar_p)",
         f"def {KL}(mu_p, logvar_p, mu_q, logvar_q)",
         KL,
-        1,
+        0.5,
         "q and p are swapped",
     ),
     (
         RATIO,
         "logvar_q, logvar_p = 2 * logvar_q, 2 * logvar_p; " + RATIO,
         KL,
-        1,
+        0.5,
         "the variance is taken for the standard",
     ),
-    (KL_SUM, KL_SUM.replace("0.5 * ", ""), KL, 1, "the factor 1/2 is missing"),
-    (KL_SUM, KL_SUM.replace(" - 1", ""), KL, 0.75, "-1 for each dimension is missing"),
-    (KL_SUM, KL_SUM.replace("dim=1", "dim=0"), KL, 1, "summed over the batch, not the features"),
-    (KL_SUM, KL_SUM + ".mean()", KL, 1, "one number for the whole batch, its mean: expected shape (8,), got ()"),
-    (KL_SUM, KL_SUM.replace("torch.sum", "torch.mean"), KL, 1, "the mean over the features"),
-    (MC_MEAN, "(log_p - log_q).sum(2).mean(1)", MC, 0.75, "the sign"),
-    (MC_MEAN, MC_MEAN + ".mean()", MC, 1, "one number for the whole batch"),
-    (MC_MEAN, "(log_q - log_p).sum(2).sum(1)", MC, 0.5, "5 times that with 25, got 0.2"),
-    (MC_MEAN, "(log_q - log_p).mean(2).mean(1)", MC, 0.75, "the mean over the features"),
-    (MC_MEAN, "(log_q - log_p).sum(2).mean(1, keepdim=True)", MC, 0.25, "expected shape (4,), got (4, 1)"),
-    (Z, Z.replace("0.5 * ", ""), MC, 0.75, "the noise of z is scaled by the variance"),
-    (Z, Z.replace("_q", "_p"), MC, 0.75, "z is drawn from p"),
-    (Z, Z.replace("torch.randn_like(mu_q)", "torch.zeros_like(mu_q)"), MC, 1, "z has no noise: expected"),
-    (Z, Z.replace("torch.randn_like(mu_q)", "torch.rand_like(mu_q)"), MC, 0.75, "uniform noise in place of normal"),
-    (Z, f"with torch.no_grad(): {Z}", MC, 0.25, "mean gradient of mu_q: z is not reparameterised"),
+    (KL_SUM, KL_SUM.replace("0.5 * ", ""), KL, 0.5, "the factor 1/2 is missing"),
+    (KL_SUM, KL_SUM.replace(" - 1", ""), KL, 0.5, "-1 for each dimension is missing"),
+    (KL_SUM, KL_SUM.replace("dim=1", "dim=0"), KL, 0.5, "summed over the batch, not the features"),
+    (KL_SUM, KL_SUM + ".mean()", KL, 0.5, "one number for the whole batch, its mean: expected shape (8,), got ()"),
+    (KL_SUM, KL_SUM.replace("torch.sum", "torch.mean"), KL, 0.5, "the mean over the features"),
+    (MC_MEAN, "(log_p - log_q).sum(2).mean(1)", MC, 0.5, "the sign"),
+    (MC_MEAN, MC_MEAN + ".mean()", MC, 0.5, "one number for the whole batch"),
+    (MC_MEAN, "(log_q - log_p).sum(2).sum(1)", MC, 0.5, "3 times that with 9, got 0.3"),
+    (MC_MEAN, "(log_q - log_p).mean(2).mean(1)", MC, 0.5, "the mean over the features"),
+    (MC_MEAN, "(log_q - log_p).sum(2).mean(1, keepdim=True)", MC, 0.25, "expected shape (2,), got (2, 1)"),
+    (Z, Z.replace("0.5 * ", ""), MC, 0.5, "the noise of z is scaled by the variance"),
+    (Z, Z.replace("_q", "_p"), MC, 0.5, "z is drawn from p"),
+    (Z, Z.replace("torch.randn_like(mu_q)", "torch.zeros_like(mu_q)"), MC, 0.5, "z has no noise: expected"),
+    (Z, Z.replace("torch.randn_like(mu_q)", "torch.rand_like(mu_q)"), MC, 0.5, "uniform noise in place of normal"),
+    (
+        Z,
+        f"with torch.no_grad(): {Z}",
+        MC,
+        0.25,
+        "z is not reparameterised, or detached: gradient of mu_q: expected -1.76",
+    ),
     (
         MC_MEAN,
         "kl_gaussian_gaussian_analytic(mu_q[:, 0], logvar_q[:, 0], mu_p[:, 0], logvar_p[:, 0])",
@@ -258,9 +274,16 @@ MISTAKES = [  # old text, new text, item, points lost, words of the hint
         "no noise",
     ),
     (MC_MEAN, "(log_q - log_p).sum(2)[:, 0]", MC, 0.5, "num_samples makes no difference"),
-    ("critic(p).mean() - critic(q).mean()", "critic(q).mean() - critic(p).mean()", VF, 1, "p and q are swapped"),
-    ("critic(p).mean() - critic(q).mean()", "critic(p).sum() - critic(q).sum()", VF, 1, "the sum in place of the mean"),
-    ("critic(p).mean() - critic(q).mean()", "critic(p) - critic(q)", VF, 1, "the mean over the batch is missing"),
+    ("critic(p).mean() - critic(q).mean()", "critic(q).mean() - critic(p).mean()", VF, 0.5, "p and q are swapped"),
+    (
+        "critic(p).mean() - critic(q).mean()",
+        "critic(p).sum() - critic(q).sum()",
+        VF,
+        0.5,
+        "the sum in place of the mean",
+    ),
+    ("critic(p).mean() - critic(q).mean()", "(critic(p) - critic(q)).mean()", VF, 0, ""),  # of one size, by the starter
+    ("critic(p).mean() - critic(q).mean()", "critic(p) - critic(q)", VF, 0.5, "the mean over the batch is missing"),
     (
         "critic(p).mean() - critic(q).mean()",
         "critic(p).mean() - critic(q.detach()).mean()",
@@ -292,12 +315,26 @@ MISTAKES = [  # old text, new text, item, points lost, words of the hint
         0.25,
         "the norm is taken over axis 1 only",
     ),
-    ("norm = grad.flatten(1).norm(2, dim=1)", "norm = grad.norm()", LP, 0.75, "one norm for the whole batch"),
-    (PENALTY, "torch.mean((norm - 1) ** 2)", LP, 0.75, "two-sided, norms below 1 count"),
-    (PENALTY, PENALTY.replace("mean", "sum"), LP, 0.75, "the sum in place of the mean"),
-    (PENALTY, PENALTY.replace(" ** 2", ""), LP, 0.75, "the square is missing"),
+    (
+        "norm = grad.flatten(1).norm(2, dim=1)",
+        "norm = grad.norm(2, dim=(1, 2, 3))",
+        LP,
+        0.25,
+        "works for images (B, C, H, W), not for (B, F): wrong_",
+    ),
+    (
+        "norm = grad.flatten(1).norm(2, dim=1)",
+        "B, F = grad.shape; norm = grad.norm(2, dim=1)",
+        LP,
+        0.25,
+        "works for (B, F), not for images (B, C, H, W): wrong_",
+    ),
+    ("norm = grad.flatten(1).norm(2, dim=1)", "norm = grad.norm()", LP, 0.5, "one norm for the whole batch"),
+    (PENALTY, "torch.mean((norm - 1) ** 2)", LP, 0.5, "two-sided, norms below 1 count"),
+    (PENALTY, PENALTY.replace("mean", "sum"), LP, 0.5, "the sum in place of the mean"),
+    (PENALTY, PENALTY.replace(" ** 2", ""), LP, 0.5, "the square is missing"),
     (", create_graph=True", "", LP, 0.25, "create_graph=True is missing"),
-    (".requires_grad_(True)", "", LP, 1, "the interpolate needs requires_grad_()"),
+    (".requires_grad_(True)", "", LP, 0.5, "the interpolate needs requires_grad_()"),
     ("def lp_reg(x, y, critic)", "def lp_reg(x, y, critic, device='cuda')", LP, 0, ""),
     ("nn.Tanh()", "nn.Sigmoid()", GENERATOR, 0.25, "a sigmoid, or ReLU, in place of tanh"),
     (", nn.Tanh())", ")", GENERATOR, 0.25, "no tanh at the end"),
@@ -317,10 +354,10 @@ MISTAKES = [  # old text, new text, item, points lost, words of the hint
         "z1, z2 = z1.detach(), z2.detach()",
         "p1, p2 = p1.detach(), p2.detach()",
         SIMSIAM,
-        0.75,
+        0.5,
         "p is detached instead of z",
     ),
-    ("z1, z2 = z1.detach(), z2.detach()", "pass", SIMSIAM, 0.5, "z is not detached, although stop_gradient=True"),
+    ("z1, z2 = z1.detach(), z2.detach()", "pass", SIMSIAM, 0.5, "z is not detached: with stop_gradient=True"),
     ("if self.stop_gradient:", "if True:", SIMSIAM, 0.25, "z is detached, although stop_gradient=False"),
     (
         "= self.predictor(z1), self.predictor(z2)",
@@ -330,13 +367,13 @@ MISTAKES = [  # old text, new text, item, points lost, words of the hint
         "no gradient of p1 reaches the encoder",
     ),
     ("z2 = self.encoder(x2)", "z2 = self.encoder(x1)", SIMSIAM, 0.25, "p1 is not that of its view"),
-    ("return p1, p2, z1, z2", "return z1, z2, p1, p2", SIMSIAM, 1, "got z1, z2, p1, p2"),
+    ("return p1, p2, z1, z2", "return z1, z2, p1, p2", SIMSIAM, 0.5, "got z1, z2, p1, p2"),
     ("param.requires_grad = False", "pass", SIMSIAM, 0.25, "the predictor is not frozen: expected 288 frozen"),
     ("self.predictor = nn.Identity()", "pass", SIMSIAM, 0.25, "p is not z in MLP_mode 'no_pred_mlp': expected"),
-    (LOSS_LINE, LOSS_LINE[1:], LOSS, 1, "the sign: expected"),
-    (LOSS_LINE, LOSS_LINE.replace(" * 0.5", ""), LOSS, 1, "not halved"),
-    (LOSS_LINE, LOSS_LINE.replace("mean", "sum"), LOSS, 1, "the sum over the batch, not the mean"),
-    (LOSS_LINE, "-(criterion(p1, z1).mean() + criterion(p2, z2).mean()) * 0.5", LOSS, 1, "p1 with z1, p2 with z2"),
+    (LOSS_LINE, LOSS_LINE[1:], LOSS, 0.5, "the sign: expected"),
+    (LOSS_LINE, LOSS_LINE.replace(" * 0.5", ""), LOSS, 0.5, "not halved"),
+    (LOSS_LINE, LOSS_LINE.replace("mean", "sum"), LOSS, 0.5, "the sum over the batch, not the mean"),
+    (LOSS_LINE, "-(criterion(p1, z1).mean() + criterion(p2, z2).mean()) * 0.5", LOSS, 0.5, "p1 with z1, p2 with z2"),
     (LOSS_LINE, "-criterion(p1, z2).mean()", LOSS, 1, "only one of the two terms"),
     (LOSS_LINE, "1 " + LOSS_LINE, LOSS, 0.5, "1 + the loss"),
     (LOSS_LINE, LOSS_LINE.replace("z2", "z2.detach()"), LOSS, 0.25, "no gradient reaches z2"),
@@ -344,7 +381,7 @@ MISTAKES = [  # old text, new text, item, points lost, words of the hint
         "criterion = CosineSimilarity(dim=1)",
         "criterion = CosineSimilarity(dim=0)",
         LOSS,
-        1,
+        0.5,
         "the similarity along the batch",
     ),
     (
@@ -356,9 +393,9 @@ MISTAKES = [  # old text, new text, item, points lost, words of the hint
     ),
     ("self.dim = dim", "self.dim = 0", COSINE, 1, "along axis 0, not 1"),
     ("self.dim = dim", "self.dim = 1", COSINE, 0.25, "along axis 1, not 0"),
-    (" / torch.clamp(norms, min=self.eps)", "", COSINE, 0.75, "not divided by the norms"),
+    (" / torch.clamp(norms, min=self.eps)", "", COSINE, 0.5, "not divided by the norms"),
     ("torch.clamp(norms, min=self.eps)", "norms", COSINE, 0.25, "not finite for a zero vector"),
-    ("return torch.sum(x1 * x2", "return -torch.sum(x1 * x2", COSINE, 0.75, "the sign"),
+    ("return torch.sum(x1 * x2", "return -torch.sum(x1 * x2", COSINE, 0.5, "the sign"),
 ]
 
 
@@ -379,19 +416,17 @@ PROBLEM = {name: problem for problem, names in grade.POINTS.items() for name in 
 
 
 @pytest.mark.parametrize("number", range(len(MISTAKES)))
-def test_mistake_costs_its_points_and_is_named(child, number, monkeypatch):
+def test_mistake_costs_its_points_and_is_named(child, number):
     _, _, name, lost, words = MISTAKES[number]
-    monkeypatch.setitem(grade.FILES, PROBLEM[name], [f"wrong_{number}.py"])
-    item = grade.grade_item(child, PROBLEM[name], name)
-    assert words in grade.first_note(item)
-    assert (1 - item["points"], item["possible"]) == (pytest.approx(lost), 1)
+    result = grade.grade_definition(child, name, str(child.folder / f"wrong_{number}.py"), None)
+    assert words in grade.first_note(result)
+    assert 1 - result["share"] == pytest.approx(lost)
 
 
-def test_extra_parameter_is_given_its_value_and_noted(child, monkeypatch):
+def test_extra_parameter_is_given_its_value_and_noted(child):
     (number,) = [i for i, row in enumerate(MISTAKES) if "critic, device" in row[1]]
-    monkeypatch.setitem(grade.FILES, 2, [f"wrong_{number}.py"])
     child.notes.clear()
-    assert grade.grade_item(child, 2, LP)["points"] == 1
+    assert grade.grade_definition(child, LP, str(child.folder / f"wrong_{number}.py"), None)["share"] == 1
     assert "lp_reg has an extra parameter: device" in child.notes
 
 
@@ -412,9 +447,10 @@ def starts(monkeypatch):
 
 
 def write(folder, files):
-    folder.mkdir(parents=True)
-    for name, text in files.items():
-        (folder / name).write_text(text, encoding="utf-8")
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return folder
 
 
@@ -450,27 +486,32 @@ def test_every_layout_is_read_and_results_are_written(few_items, tmp_path, capsy
     printed = capsys.readouterr().out
     with (tmp_path / "out.csv").open(newline="") as file:
         header, *points = csv.reader(file)
-    assert header == ["submission", "1.1", "1.2", "2.1", "2.2", "3.1", "total", "notes"]
-    assert [[float(cell) for cell in row[1:-1]] for row in points] == [
+    names = ["1.1 log_mean_exp", "1.2 kl_gaussian_gaussian_mc", "2.1 lp_reg", "2.2 Critic", "3.1 CosineSimilarity"]
+    assert header == ["submission", *names, "total", "needs a human", "notes"]
+    assert [[float(cell) for cell in row[1:-2]] for row in points] == [
         [2, 1, 1, 1, 1, 6],
-        [2, 1, 0.25, 1, 1, 5.25],
+        [2, 1, 0.5, 1, 1, 5.5],
         [2, 1, 1, 1, 1, 6],
     ]
+    assert [row[-2] for row in points] == ["", "", ""]
     assert [row[-1].count("No module named 'q2_model'") for row in points] == [0, 0, 1]
     table = printed.split("\n\n")[-1].splitlines()
-    assert [row.split()[-6:] for row in table[1:]] == [[f"{float(cell):g}" for cell in row[1:-1]] for row in points]
-    assert re.search(r"  2\.1 lp_reg +0\.25 / 1   the square is missing: expected [\d.]+, got [\d.]+\n", printed)
+    assert [row.split()[-6:] for row in table[1:]] == [row[1:-2] for row in points]
+    assert re.search(r"  2\.1 lp_reg +0\.5 / 1   the square is missing: expected [\d.]+, got [\d.]+\n", printed)
     results = json.loads((tmp_path / "out.json").read_text())["submissions"]
-    assert [set(result) for result in results] == [{"path", "points", "possible", "seconds", "items", "notes"}] * 3
+    assert [set(result) for result in results] == [
+        {"path", "points", "possible", "seconds", "needs_human", "items", "notes"}
+    ] * 3
     item = results[1]["items"][2]
     assert {key: item[key] for key in ("problem", "name", "points", "possible")} == {
         "problem": 2,
         "name": LP,
-        "points": 0.25,
+        "points": 0.5,
         "possible": 1,
     }
     assert [check["passed"] for check in item["checks"]] == [False, False, True, False]
     assert item["checks"][0]["note"].startswith("the square is missing")
+    assert [check["note"] for check in item["checks"][1:]] == ["the same mistake", "", "the same mistake"]
     assert [result["notes"] for result in results[:2]] == [[], []]
     assert results[2]["notes"][0].startswith("my homework.ipynb cell 4: SyntaxError")
 
@@ -487,7 +528,7 @@ def test_gradescope_file_has_a_test_for_each_item_and_grading_twice_gives_the_sa
         assert contents[-1].pop("execution_time") > 0
         assert "bob" in contents[-1].pop("output")
     assert contents[0] == contents[1]
-    assert set(contents[0]) == {"score", "tests"} and contents[0]["score"] == 5
+    assert set(contents[0]) == {"score", "tests"} and contents[0]["score"] == 5.25
     tests = {test["name"]: test for test in contents[0]["tests"]}
     assert [test["number"] for test in tests.values()] == ["1.1", "1.2", "2.1", "2.2", "3.1"]
     output = tests[LP].pop("output")
@@ -502,8 +543,8 @@ def test_this_repository_gets_full_marks_from_anywhere(tmp_path):
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert run.stderr == "" and list(tmp_path.iterdir()) == []
     first, *items = run.stdout.strip().splitlines()
-    assert " 12 / 12 " in first and len(items) == 12
-    assert all(item.endswith("1 / 1") for item in items)
+    assert " 10 / 10 " in first and len(items) == 12
+    assert all(item.endswith("0 / 0" if GENERATOR in item or CRITIC in item else "1 / 1") for item in items)
 
 
 # --- Accidents --------------------------------------------------------------------------------------------------------
@@ -521,13 +562,9 @@ ACCIDENTS = [  # in one submission: file, old text, new text
     ("q1_solution.py", LOG_MEAN, "torch.empty(2**31)"),
     ("q1_solution.py", KL_SUM, "[print('x' * 10**6) for _ in range(10**6)]"),
     ("q1_solution.py", MC_MEAN, "loop()"),
-    (
-        "q2_solution.py",
-        "from q2_model import Critic, Generator",
-        "import no_package, ctypes\nfrom q2_lost import Critic",
-    ),
+    ("q2_solution.py", "from q2_model import Critic, Generator", "import ctypes"),
     ("q2_solution.py", "critic(p).mean() - critic(q).mean()", "ctypes.string_at(0)"),
-    ("q2_model.py", "class Generator(nn.Module)", "class Generator(no_package.Module)"),
+    ("q2_model.py", "class Generator(nn.Module)", "import no_package\nclass Generator(no_package.Module)"),
     ("q3_solution.py", "class SimSiam(nn.Module):", "class SimSiam(nn.Module:"),
 ]
 CONSEQUENCES = {  # points and words of each item's line
@@ -535,14 +572,14 @@ CONSEQUENCES = {  # points and words of each item's line
     NORMAL: (0, "ended the process, exit status 3: sys.exit or os._exit?"),
     LME: (0, "asked for more than 4 GB of memory"),
     KL: (0, "printed or wrote more than 16 MB"),
-    MC: (0, "no answer in 2 s: an endless loop?"),
+    MC: (0, "used 1 s of processor time: an endless loop?"),
     VF: (0, "crashed: SIGSEGV"),
     LP: (1, ""),
-    GENERATOR: (0, "not found: q2_model.py line 5: NameError: name 'no_package' is not defined"),
-    CRITIC: (1, ""),
+    GENERATOR: (0, "not found: q2_model.py line 6: NameError: name 'no_package' is not defined"),
+    CRITIC: (0, ""),
     SIMSIAM: (0, "not found"),
     LOSS: (0, "not found"),
-    COSINE: (0, "not found"),
+    COSINE: (1, ""),
 }
 
 
@@ -555,7 +592,7 @@ def accidents(tmp_path_factory):
         files[name] = files[name].replace(old, new)
     files["q1_solution.py"] += LOOP
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(grade.LIMITS, "call", 2)
+        patch.setitem(grade.LIMITS, "call", 1)
         return grade.grade(write(tmp_path_factory.mktemp("accidents") / "carol", files), 300)
 
 
@@ -568,17 +605,20 @@ def test_accident_costs_its_item_alone_and_is_told(accidents, name):
 def test_files_that_could_not_be_read_are_told(accidents):
     line = Q3.splitlines().index("class SimSiam(nn.Module):") + 1
     assert f"q3_solution.py line {line}: SyntaxError" in "".join(accidents["notes"])
-    assert "q2_solution.py line 4: ModuleNotFoundError: No module named 'no_package'" in accidents["notes"]
-    assert "q2_solution.py line 5: ModuleNotFoundError: No module named 'q2_lost'" in accidents["notes"]
+    assert "q2_model.py line 5: ModuleNotFoundError: No module named 'no_package'" in accidents["notes"]
 
 
-def test_file_that_hangs_when_imported_is_waited_for_once(few_items, starts, tmp_path, monkeypatch):
-    monkeypatch.setitem(grade.LIMITS, "load", 3)
-    hanging = LOOP + "\nclass Endless:\n    loop()\n"
-    result = grade.grade(write(tmp_path / "frank", LAYOUT | {"q1_solution.py": hanging + Q1}), 100)
+def test_statement_that_hangs_is_waited_for_once_and_costs_what_needs_it(few_items, starts, tmp_path, monkeypatch):
+    monkeypatch.setitem(grade.LIMITS, "load", 2)
+    hanging = f"{LOOP}\nLIMIT = open({str(tmp_path / 'log')!r}, 'a').write('x') and loop()\n"
+    needing = Q1.replace("    a = y", "    LIMIT\n    a = y").replace(f"    {Z}", f"    LIMIT\n    {Z}")
+    result = grade.grade(write(tmp_path / "frank", LAYOUT | {"q1_solution.py": hanging + needing}), 100)
     notes = [grade.first_note(item) for item in result["items"]]
-    assert notes == ["importing q1_solution.py: no answer in 3 s: an endless loop?"] * 2 + [""] * 3
-    assert result["points"] == 3 and len(starts) == 2
+    assert ["name 'LIMIT' is not defined" in note for note in notes] == [True, True, False, False, False]
+    assert len(result["notes"]) == 1
+    assert re.fullmatch("q1_solution.py line 8: used .* s of processor time: an endless loop.", result["notes"][0])
+    assert result["points"] == 3 and len(starts) == 1 and (tmp_path / "log").read_text() == "x"
+    assert result["needs_human"] == result["notes"][0]  # half of the points went with it
 
 
 def test_submission_that_hangs_ends_with_its_timeout(few_items, starts, tmp_path):
@@ -590,35 +630,38 @@ def test_submission_that_hangs_ends_with_its_timeout(few_items, starts, tmp_path
             )
         },
     )
-    result = grade.grade(folder, 6)
-    assert result["points"] == 0 and 5.9 < result["seconds"] < 30 and len(starts) == 1
-    assert {grade.first_note(item) for item in result["items"]} == {"not finished in the 6 s of the whole submission"}
+    result = grade.grade(folder, 4)
+    assert result["points"] == 0 and 3.9 < result["seconds"] < 30 and len(starts) == 1
+    assert {grade.first_note(item) for item in result["items"]} == {"not finished in the 4 s of the whole submission"}
 
 
 def test_expected_values_are_out_of_reach_and_patches_stay_in_the_child(few_items, tmp_path):
-    patch = "class Patch:\n    torch.Tensor.abs = torch.Tensor.isfinite = torch.allclose = lambda *_: torch.ones(())"
+    patch = "torch.Tensor.abs = torch.Tensor.isfinite = torch.allclose = lambda *_: torch.ones(())"
     spy = "print('6 / 6') or 0 * y[:, 0] + sum(name in sys.modules for name in ('grade', 'grade_checks', 'oracles'))"
-    text = SOURCE.replace(LOG_MEAN, spy).replace("import math", f"import math\nimport sys\nimport torch\n{patch}")
+    text = SOURCE.replace(LOG_MEAN, spy).replace("    a = y", f"    import sys\n    {patch}\n    a = y")
     result = grade.grade(write(tmp_path / "eve", {"q.py": text}), 60)
     (item,) = [item for item in result["items"] if item["name"] == LME]
     assert item["points"] < 1 and grade.first_note(item).endswith("got 0")  # no such module
+    assert result["points"] < 5 and result["needs_human"] == ""  # wrong, but found and executed
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ("lost", "lost does not exist"),
-        (str(Path(__file__).parent.parent / "README.md"), ""),
         (". --jobs 0", "--jobs and --timeout must be positive"),
         (". --timeout 0", "--jobs and --timeout must be positive"),
         (". --timeout soon", "argument --timeout: invalid float value: 'soon'"),
         (". --csv lost/grades.csv", "lost/grades.csv cannot be written"),
+        (". --feedback lost/texts", "lost/texts cannot be written"),
+        (". --csv other.csv", "other.csv is not a file of an earlier run"),
         (". . --gradescope results.json", "--gradescope takes one submission"),
         ("", "the following arguments are required: SUBMISSION"),
     ],
 )
 def test_bad_arguments_get_one_line_and_status_2(arguments, words, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    Path("other.csv").write_text("name,points\n")
     with pytest.raises(SystemExit) as end:
         grade.main(arguments.split())
     assert end.value.code == 2
@@ -626,10 +669,373 @@ def test_bad_arguments_get_one_line_and_status_2(arguments, words, capsys, tmp_p
     assert error.startswith(f"grade.py: {words}") and error.count("\n") == 1
 
 
-def test_submission_without_files_gets_no_points_and_says_so(few_items, tmp_path, capsys):
+def test_what_is_no_submission_is_a_row_with_a_note(few_items, starts, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken.zip").write_bytes(b"PK")
-    grade.main([str(tmp_path / "empty"), str(tmp_path / "broken.zip")])
+    (tmp_path / "report.pdf").write_bytes(b"%PDF")
+    (tmp_path / "lost").symlink_to(tmp_path / "nowhere")
+    paths = [str(tmp_path / name) for name in ("empty", "broken.zip", "report.pdf", "lost")]
+    grade.main([*paths, "--csv", str(tmp_path / "out.csv")])
+    with (tmp_path / "out.csv").open(newline="") as file:
+        _, *rows = csv.reader(file)
+    assert [row[:-2] for row in rows] == [[path, *["0"] * 6] for path in paths]
+    assert [row[-2] for row in rows] == [
+        "not found",
+        "broken.zip cannot be read: neither a .zip nor a .tar file; not found",
+        "report.pdf is neither a folder nor a .py or .ipynb file nor an archive; not found",
+        f"cannot be read: [Errno 2] No such file or directory: '{paths[-1]}'; not found",
+    ]
     printed = capsys.readouterr().out
-    assert printed.count("not found") == 10 and printed.count("0 / 6") == 2
-    assert "note: no .py or .ipynb file" in printed and "note: cannot be read: File is not a zip file" in printed
+    assert printed.count("note: no .py or .ipynb file") == 4 and len(starts) == 0
+
+
+def fake_grade(monkeypatch, stop_at=None):
+    """Grading without a child; a submission's points are the length of its name. Returns what was graded."""
+    graded = []
+
+    def grade_at_once(path, seconds):
+        if path.name == stop_at:
+            raise KeyboardInterrupt
+        graded.append(path.name)
+        checks = [{"name": "values", "passed": False, "note": "the sign: expected 1, got -1"}]
+        item = {"name": LME, "points": len(path.name), "possible": 9, "checks": checks}
+        result = {"path": str(path), "points": len(path.name), "possible": 9, "seconds": 0, "items": [item]}
+        return result | {"needs_human": "", "notes": ["naïve \u2192"]}
+
+    monkeypatch.setattr(grade, "grade", grade_at_once)
+    monkeypatch.setattr(grade, "NUMBERS", {LME: "1.1"})
+    return graded
+
+
+def test_after_ctrl_c_the_same_command_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "bb", "ccc"):
+        (tmp_path / name).mkdir()
+    command = "a bb ccc --csv out.csv --json out.json --feedback texts".split()
+    graded = fake_grade(monkeypatch, stop_at="ccc")
+    with pytest.raises(SystemExit) as end:
+        grade.main(command)
+    assert end.value.code == 130 and capsys.readouterr().err == "grade.py: stopped; what was graded is written\n"
+    assert [line.split(",")[:2] for line in Path("out.csv").read_text("utf-8").splitlines()[1:]] == [
+        ["a", "1"],
+        ["bb", "2"],
+    ]
+    with Path("out.csv").open("a") as file:
+        file.write("ccc,3")  # what a crash leaves
+    again = fake_grade(monkeypatch)
+    grade.stopping.clear()
+    grade.main(command)
+    assert (graded, again) == (["a", "bb"], ["ccc"])
+    assert [line.split(",")[0] for line in Path("out.csv").read_text("utf-8").splitlines()[1:]] == ["a", "bb", "ccc"]
+    assert [result["points"] for result in json.loads(Path("out.json").read_text())["submissions"]] == [1, 2, 3]
+    assert sorted(path.name for path in Path("texts").iterdir()) == ["a.txt", "bb.txt", "ccc.txt"]
+    lines = Path("texts/bb.txt").read_text("utf-8").splitlines()
+    assert lines[0] == "2 of 9 points" and lines[2:4] == [
+        "1.1 log_mean_exp: 2 of 9",
+        "    values: the sign: expected 1, got -1",
+    ]
+    assert lines[-1] == "Note: naïve \u2192"
+
+
+def test_output_in_another_encoding_ends_nothing(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    fake_grade(monkeypatch)
+    output = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", output)
+    grade.main([str(tmp_path / "a")])
+    output.flush()
+    assert b"note: na\xefve \\u2192" in output.buffer.getvalue()
+
+
+def test_ctrl_c_ends_a_submission_that_hangs(tmp_path):
+    write(tmp_path / "a", {"q1.pdf": ""})
+    os.mkfifo(tmp_path / "pid")
+    tell = f"    open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\n"
+    write(tmp_path / "b", {"q1.py": f"{LOOP}\ndef log_likelihood_bernoulli(mu, target):\n{tell}    return loop()\n"})
+    command = [sys.executable, str(ROOT / "tests" / "grade.py"), "a", "b", "--csv", "out.csv"]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=tmp_path, text=True, **pipes) as run:
+        pid = int((tmp_path / "pid").read_text())
+        run.send_signal(signal.SIGINT)
+        _, error = run.communicate(timeout=60)
+    assert (run.returncode, error) == (130, "grade.py: stopped; what was graded is written\n")
+    assert [line.split(",")[0] for line in (tmp_path / "out.csv").read_text().splitlines()[1:]] == ["a"]
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+# --- Packaging --------------------------------------------------------------------------------------------------------
+
+HEAD = "import math\nimport torch\nimport numpy as np\nfrom torch import nn\n"
+L = "L = np.log(2 * np.pi)\n"
+
+
+def normal(constant="L"):
+    """log_likelihood_normal with this for log(2 pi)."""
+    value = f"(-0.5 * ({constant} + logvar + (z - mu) ** 2 / torch.exp(logvar))).sum(1)"
+    return f"def log_likelihood_normal(mu, logvar, z):\n    return {value}\n"
+
+
+def mean_exp(name="log_mean_exp", extra="0"):
+    return f"def {name}(y):\n    return torch.logsumexp(y, 1) - math.log(y.shape[1]) + {extra}\n"
+
+
+def zipped(files):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def tarred(name, text):
+    buffer, content = io.BytesIO(), text.encode()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def indented(text):
+    return "".join(f"    {line}" for line in text.splitlines(keepends=True))
+
+
+COSINE_CLASS = """
+class Cosine(nn.Module):
+    def __init__(self, dim=1, eps=1e-8):
+        super().__init__()
+        self.dim, self.eps = dim, eps
+
+    def forward(self, x, y):
+        return (x * y).sum(self.dim) / (x.norm(dim=self.dim) * y.norm(dim=self.dim)).clamp(min=self.eps)
+"""
+CUDA = """
+def lp_reg(x, y, critic):
+    a = torch.rand(x.size(0), *[1] * (x.dim() - 1), device=DEVICE)
+    x_hat = (a * x.cuda() + (1 - a) * y.to(DEVICE)).requires_grad_()
+    gradient = torch.autograd.grad(critic(x_hat).sum(), x_hat, create_graph=True)[0]
+    return torch.clamp(gradient.flatten(1).norm(dim=1) - 1, min=0).pow(2).mean()
+"""
+MC_LOOP = """
+def kl_gaussian_gaussian_mc(mu_q, logvar_q, mu_p, logvar_p, num_samples=1):
+    values = []
+    for i in range(len(mu_q)):
+        q = torch.distributions.Normal(mu_q[i], (0.5 * logvar_q[i]).exp())
+        p = torch.distributions.Normal(mu_p[i], (0.5 * logvar_p[i]).exp())
+        z = q.rsample((num_samples,))
+        values.append((q.log_prob(z) - p.log_prob(z)).sum(1).mean())
+    return torch.stack(values)
+"""
+STUB = HEAD + "def log_mean_exp(y):\n    "
+
+NEEDED = {  # what a function needs: item and text
+    "a constant of numpy": (NORMAL, L + normal()),
+    "a tensor": (NORMAL, "L = torch.log(torch.tensor(2 * math.pi))\n" + normal()),
+    "dict(...)": (NORMAL, "cfg = dict(l=math.log(2 * math.pi))\n" + normal("cfg['l']")),
+    "a comprehension": (NORMAL, "ls = [math.log(k * math.pi) for k in range(1, 3)]\n" + normal("ls[1]")),
+    "device chosen in if": (
+        LME,
+        "if torch.cuda.is_available():\n    d = 'cuda'\nelse:\n    d = 'cpu'\n"
+        + mean_exp(extra="torch.zeros(1, device=d)"),
+    ),
+    "import in try": (
+        NORMAL,
+        "try:\n    import cupy as xp\nexcept ImportError:\n    import numpy as xp\n" + normal("xp.log(2 * xp.pi)"),
+    ),
+    "a library's *": (NORMAL, "from cmath import *\nL = log(2 * pi).real\n" + normal()),
+    "an alias": (LME, mean_exp("lme") + "log_mean_exp = lme\n"),
+    "a lambda": (LME, "log_mean_exp = lambda y: torch.logsumexp(y, 1) - math.log(y.shape[1])\n"),
+    "def under if": (LME, "if torch.__version__:\n" + indented(mean_exp())),
+    "def under try": (LME, "try:\n" + indented(mean_exp()) + "except RuntimeError:\n    pass\n"),
+    "a class under another name": (COSINE, COSINE_CLASS + "CosineSimilarity = Cosine\n"),
+    "a method put in later": (
+        COSINE,
+        COSINE_CLASS + "class CosineSimilarity(Cosine):\n    def forward(self, x):\n        pass\n"
+        "def right(self, x, y):\n    return Cosine.forward(self, x, y)\nsetattr(CosineSimilarity, 'forward', right)\n",
+    ),
+    "changes in place": (
+        NORMAL,
+        "cfg, parts = {}, []\nparts.append(math.log(math.pi))\nfor part in (2,):\n"
+        "    parts.append(math.log(part))\ncfg.update(l=0)\ncfg['l'] += sum(parts)\n" + normal("cfg['l']"),
+    ),
+    "changes by a function": (
+        NORMAL,
+        "def set_up(cfg):\n    global L\n    L = 0\n    cfg['l'] = math.log(2 * math.pi)\ncfg = {}\nset_up(cfg)\n"
+        + normal("L + cfg['l']"),
+    ),
+    "changes by torch": (NORMAL, "w = torch.zeros(1)\nnn.init.constant_(w, math.log(2 * math.pi))\n" + normal("w")),
+    "a command line": (
+        NORMAL,
+        "import argparse\nparser = argparse.ArgumentParser()\n"
+        "parser.add_argument('--l', type=float, default=np.log(2 * np.pi))\nargs = parser.parse_args()\n"
+        + normal("args.l"),
+    ),
+    "a data class": (
+        NORMAL,
+        "from dataclasses import dataclass\n@dataclass\nclass Settings:\n    l: float = math.log(2 * math.pi)\n"
+        "settings = Settings()\n" + normal("settings.l"),
+    ),
+    "globals()": (NORMAL, "globals()['L'] = np.log(2 * np.pi)\n" + normal()),
+    "annotations of lost packages": (
+        LME,
+        "from jaxtyping import Float\n" + mean_exp().replace("(y)", "(y: Float[torch.Tensor, 'b k']) -> Float"),
+    ),
+    "a decorator of a lost package": (LME, "from beartype import beartype\n@beartype\n" + mean_exp()),
+    "torch.jit.script": (LME, "@torch.jit.script\n" + mean_exp()),
+    "torch.compile": (LME, "@torch.compile(dynamic=True)\n" + mean_exp()),
+    "training around it": (
+        NORMAL,
+        f"losses = []\nwhile True:\n    losses.append(L)\n{L}{normal()}if __name__ == '__main__':\n    L = exit()\n",
+    ),
+    "a function without a body": (LME, "def to_do():\n    # TODO\n\n" + mean_exp()),
+    "newer syntax": (
+        LME,
+        "class Newer[New]:\n    x = 1\n\n"
+        + mean_exp()
+        + "def g():\n    try:\n        pass\n    except A, B:\n        pass\n",
+    ),
+    "newer syntax in it": (LME, mean_exp().replace("    return", "    print(t'{y}')\n    return")),
+    "IPython's lines in a script": (
+        NORMAL,
+        "!pip install a\n%matplotlib inline\nget_ipython().system('ls')\n!echo it's\n"
+        "get_ipython().run_cell_magic('time', '', 'L = np.log(2 * np.pi)\\n')\n" + normal(),
+    ),
+    "CUDA": (LP, CUDA.replace("DEVICE", "'cuda'")),
+    "CUDA by number": (LP, "DEVICE = torch.cuda.current_device()\n" + CUDA),
+    "CUDA in the environment": (
+        LP,
+        "import os\nos.environ['CUDA_VISIBLE_DEVICES'] = '0'\nDEVICE = torch.device(f'cuda:{0 * len(os.environ)}')\n"
+        + CUDA,
+    ),
+    "CUDA's tensors": (
+        NORMAL,
+        "L = torch.cuda.FloatTensor([2 * math.pi]).type('torch.cuda.FloatTensor').log().cuda()\n" + normal(),
+    ),
+    "a module on CUDA": (
+        COSINE,
+        COSINE_CLASS + "class CosineSimilarity(Cosine):\n    def __init__(self, dim=1, eps=1e-8):\n"
+        "        super().__init__(dim, eps)\n        self.layer = nn.Linear(2, 2, device='cuda:1').to('cuda').cuda()\n",
+    ),
+    "a loop over the examples": (MC, MC_LOOP),
+}
+PACKAGES = {title: (item, {"q1_solution.py": HEAD + text}) for title, (item, text) in NEEDED.items()}
+PACKAGES |= {  # item and files
+    "settings in a file": (
+        NORMAL,
+        {
+            "q1.py": HEAD + "import json\nl = json.load(open('c.json'))['l']\n" + normal("l"),
+            "c.json": '{"l": 1.837877}',
+        },
+    ),
+    "IPython's lines": (
+        LME,
+        {
+            "a.ipynb": notebook(
+                HEAD + "!pip install a \\\n    b\nx = !ls\ntorch.sum?\n?x\npip install c\n%cd a\n" + mean_exp()
+            )
+        },
+    ),
+    "a text's line with %": (
+        LME,
+        {
+            "a.ipynb": notebook(
+                HEAD + "x = 1\nprint('%d'\n% x)\ns = '''\n!a\n%b\n'''\nn = len(s) - 7\n" + mean_exp(extra="n")
+            )
+        },
+    ),
+    "%time, %%time and %%bash": (
+        NORMAL,
+        {
+            "a.ipynb": notebook(
+                HEAD + "%time a = np.log(2)", "%%time\nL = a + np.log(np.pi)", "%%bash\nls | wc", normal()
+            )
+        },
+    ),
+    "%%writefile and %run": (
+        NORMAL,
+        {"a.ipynb": notebook("%%writefile new.py\nimport numpy as np\n" + L, HEAD + "%run ./new.py", normal())},
+    ),
+    "20 MB of outputs": (
+        LME,
+        {
+            "a.ipynb": json.dumps(
+                {"cells": [{"cell_type": "code", "source": HEAD + mean_exp(), "outputs": ["A" * 21_000_000]}]}
+            )
+        },
+    ),
+    ".PY": (LME, {"Q1_SOLUTION.PY": HEAD + mean_exp()}),
+    "a zip in a zip": (LME, {"a.zip": zipped({"b/c.ZIP": zipped({"q1.py": HEAD + mean_exp()})})}),
+    "a zip made by Windows": (
+        NORMAL,
+        {"a.zip": zipped({"a\\q1.py": HEAD + "from constants_a import L\n" + normal(), "a\\constants_a.py": HEAD + L})},
+    ),
+    "a .tar.gz": (LME, {"a.tar.gz": tarred("../b/q1.py", HEAD + mean_exp())}),
+    "Latin-1": (LME, {"q1.py": (HEAD + "# à\n" + mean_exp()).encode("latin-1")}),
+    "UTF-16": (LME, {"q1.py": (HEAD + "# à\n" + mean_exp()).encode("utf-16")}),
+    "two files of a name": (
+        NORMAL,
+        {
+            "a/q2_solution.py": "from same import L\n",
+            "a/same.py": "L = 0\n",
+            "b/q1_solution.py": HEAD + "from same import L\n" + normal(),
+            "b/same.py": HEAD + L,
+        },
+    ),
+    "a package": (
+        NORMAL,
+        {"assignment/inner.py": HEAD + L, "assignment/q1.py": HEAD + "from assignment.inner import L\n" + normal()},
+    ),
+    "a package without its folder": (
+        NORMAL,
+        {
+            "outer_a.py": HEAD + L,
+            "outer_b.py": "zero = int()\n",
+            "q1.py": HEAD + "import lost.outer_b\nfrom lost.outer_a import *\n" + normal("L + lost.outer_b.zero"),
+        },
+    ),
+    "relative imports": (
+        NORMAL,
+        {
+            "p/q/q1.py": HEAD + "from ..r.near import L\nfrom . import beside\n" + normal("L + beside.zero"),
+            "p/q/beside.py": "zero = int()\n",
+            "p/r/near.py": HEAD + L + "while True:\n    pass\n",
+        },
+    ),
+    "a notebook imported": (
+        NORMAL,
+        {"q1.py": HEAD + "import import_ipynb\nfrom book import L\n" + normal(), "book.ipynb": notebook(HEAD, L)},
+    ),
+    "a stub that passes": (LME, {"q1_solution.py": STUB + "pass\n", "z.ipynb": notebook(HEAD, mean_exp())}),
+    "a stub with a name to come": (LME, {"q1_solution.py": STUB + "return lme\n", "z.py": HEAD + mean_exp()}),
+    "a stub with a value": (LME, {"q1_solution.py": STUB + "return 0 * y[:, 0]\n", "z.py": HEAD + mean_exp()}),
+    "a stub in a later cell": (LME, {"a.ipynb": notebook(HEAD + mean_exp(), STUB + "return y\n")}),
+    "a class to be done": (
+        COSINE,
+        {
+            "q3_solution.py": HEAD + COSINE_CLASS.replace("Cosine(", "CosineSimilarity(").replace("return", "x,"),
+            "z.py": HEAD + COSINE_CLASS.replace("Cosine(", "CosineSimilarity("),
+        },
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory):
+    """One child with all of them, a folder each."""
+    work = tmp_path_factory.mktemp("packages")
+    notes = []
+    for number, (_, files) in enumerate(PACKAGES.values()):
+        grade.copy_sources(write(work / str(number), files), work / "submission" / str(number), notes)
+    assert notes == []
+    child = grade.Child(work / "submission", 600)
+    yield child
+    child.stop()
+
+
+@pytest.mark.parametrize("title", PACKAGES)
+def test_right_answer_keeps_its_points_whatever_its_packaging(packages, title):
+    name, folder = PACKAGES[title][0], packages.folder / str(list(PACKAGES).index(title))
+    found = packages.ask("find", name=name, preferred=grade.FILES[PROBLEM[name]])["found"]
+    results = [grade.grade_definition(packages, name, *where) for where in found if folder in Path(where[0]).parents]
+    assert max(result["share"] for result in results) == 1
