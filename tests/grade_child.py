@@ -120,6 +120,11 @@ class OnCPU(TorchFunctionMode):
         return value
 
 
+class CPUGenerator(torch.Generator):
+    def __new__(cls, device: Any = None) -> "CPUGenerator":
+        return super().__new__(cls)
+
+
 def stay_on_cpu() -> None:
     """Have torch see no GPU, whatever a submission writes into the environment, and do nothing where one is needed."""
     torch.cuda.is_available, torch.cuda.device_count = lambda: False, lambda: 0
@@ -130,6 +135,7 @@ def stay_on_cpu() -> None:
         setattr(torch, name, lambda *_: None)
     for name in filter(lambda name: name.endswith("Tensor"), dir(torch.cuda)):
         setattr(torch.cuda, name, getattr(torch, name, None))
+    torch.Generator = CPUGenerator
     torch.compile = lambda function=None, **_: function or torch.compile
     OnCPU().__enter__()
 
@@ -174,12 +180,14 @@ def cells(text: str, place: str) -> Iterator[tuple[str, str]]:
 
 
 def ipython(line: str) -> str | None:
-    """What stands for a line that Python cannot read: for IPython's commands pass, None for any other."""
+    """What stands for a line that this Python cannot read: for IPython's commands pass, None for any other."""
     indent, text = re.match(r"(\s*)(.*)", line).groups()
     if timed := re.match(r"%time\s+(.+)", text):
         return indent + timed[1]
     if run := re.match(r"%run\s.*?(\w+)\.(?:py|ipynb)\b", text):
         return f"{indent}from {run[1]} import *"
+    if generic := re.match(r"((?:def|class) \w+)\[[^\]]*\](.*)", text):  # Python 3.12
+        return indent + generic[1] + generic[2]
     command = text.startswith(("%", "!", "?")) or text.endswith("?") or re.match(r"[^=()#]+=\s*[%!]", text)
     return indent + "pass" if command or text.split()[0] in COMMANDS else None
 

@@ -895,6 +895,7 @@ NEEDED = {  # what a function needs: item and text
         + mean_exp()
         + "def g():\n    try:\n        pass\n    except A, B:\n        pass\n",
     ),
+    "newer syntax of it": (LME, mean_exp().replace("log_mean_exp(", "log_mean_exp[New](")),
     "newer syntax in it": (LME, mean_exp().replace("    return", "    print(t'{y}')\n    return")),
     "IPython's lines in a script": (
         NORMAL,
@@ -907,6 +908,11 @@ NEEDED = {  # what a function needs: item and text
         LP,
         "import os\nos.environ['CUDA_VISIBLE_DEVICES'] = '0'\nDEVICE = torch.device(f'cuda:{0 * len(os.environ)}')\n"
         + CUDA,
+    ),
+    "CUDA's generator": (
+        NORMAL,
+        "zero = 0 * torch.rand(1, device='cuda', generator=torch.Generator(device='cuda'))\n"
+        + normal("zero + math.log(2 * math.pi)"),
     ),
     "CUDA's tensors": (
         NORMAL,
