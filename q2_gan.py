@@ -14,6 +14,7 @@ import math
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -184,14 +185,16 @@ def train(data: dict, args: argparse.Namespace, config: dict) -> None:
         return
     torch.manual_seed(args.seed)
     images = data["train_images"]
-    where = {"device": args.device, "memory_format": utils.memory_format(args.device)}
-    generator, critic = Generator(args.latent_size, args.width).to(**where), Critic(args.width).to(**where)
+    layout = utils.memory_format(args.device)
+    generator = Generator(args.latent_size, args.width).to(args.device, memory_format=layout)
+    critic = Critic(args.width).to(args.device, memory_format=layout)
     generator_adam = torch.optim.Adam(generator.parameters(), args.lr, tuple(args.betas), fused=True)
     critic_adam = torch.optim.Adam(critic.parameters(), args.lr, tuple(args.betas), fused=True)
     networks = {"generator": generator, "critic": critic}
     modules = networks | {"generator_adam": generator_adam, "critic_adam": critic_adam}
-    path, history = args.out / "checkpoint.pt", {"iteration": 0, "seconds": 0.0, "distance": [], "penalty": []}
+    history = {"iteration": 0, "seconds": 0.0, "distance": [], "penalty": []}
     history["sums"] = [0.0, 0.0]  # of distance and penalty since the last record
+    path = args.out / "checkpoint.pt"
     if path.exists():
         history = utils.load_checkpoint(path, config, modules)
     elif old := next(args.out.glob("snapshot_*.pt"), None):
@@ -427,16 +430,19 @@ def perturb(z: Tensor, directions: Tensor, epsilons: Tensor) -> Tensor:
 def measure_perturbation(generator: Generator, classifier: Classifier, z: Tensor, args: argparse.Namespace) -> dict:
     """Share of the sure starts z: (N, L) from which another sure digit is reached at one of the epsilons.
 
-    Mean of the dimensions that are named, of all, and of as many random directions.
+    Mean of the dimensions that are named, of all, and of as many random directions; and the number of sure starts.
     """
     size, epsilons = args.latent_size, torch.tensor(args.epsilons, device=z.device)
-    before, shares = read_digits(classifier, generate(generator, z), args.sure), []
+    before = read_digits(classifier, generate(generator, z), args.sure)
+    starts = int((before >= 0).sum())
+    shares = []
     for direction in torch.cat([torch.eye(size), F.normalize(torch.randn(size, size))]).to(z.device):
         after = read_digits(classifier, generate(generator, perturb(z, direction, epsilons)), args.sure)
         reached = ((after >= 0) & (after != before)).any(0) & (before >= 0)
-        shares.append(reached.sum() / (before >= 0).sum().clamp(min=1))
+        shares.append(reached.sum() / max(1, starts))
     along, random = torch.stack(shares).split(size)
-    return {"named": utils.mean(along[args.perturb_dims]), "all": utils.mean(along), "random": utils.mean(random)}
+    named = utils.mean(along[args.perturb_dims])
+    return {"named": named, "all": utils.mean(along), "random": utils.mean(random), "starts": starts}
 
 
 def interpolate(generator: Generator, z0: Tensor, z1: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
@@ -456,24 +462,29 @@ def progressive_share(paths: Tensor) -> float:
 
 def stack_sets(sets: list) -> dict | list:
     """Join equal nested dicts into one with lists of their leaves."""
-    return {key: stack_sets([s[key] for s in sets]) for key in sets[0]} if isinstance(sets[0], dict) else sets
+    if isinstance(sets[0], dict):
+        return {key: stack_sets([numbers[key] for numbers in sets]) for key in sets[0]}
+    return sets
 
 
 def evaluate(generators: dict, critics: dict, classifier: Classifier, data: dict, args: argparse.Namespace) -> dict:
     """The numbers behind the claims: lists over sets of noise.
 
-    Per snapshot what `measure` and, after the first, `memorisation` return; for as many training images ("real") what
-    `measure` returns, but S and digits of the held-out ones; for the last snapshot what its perturbations and
-    interpolations do.
+    Per snapshot what `measure` and, after the first, `memorisation` return; of as many training images and of the
+    held-out ones what `measure` returns; of the classifier what `judge` does; of the last snapshot what its
+    perturbations and interpolations do.
     """
     torch.manual_seed(args.seed)
-    last, alphas, sets = generators[args.snapshots[-1]], torch.tensor(args.alphas, device=args.device), []
-    held_out = choose(data["test_images"], args.held_out)
+    chosen = torch.randperm(len(data["test_images"]), device=args.device)[: args.held_out]
+    held_out = scale(data["test_images"][chosen])
     real, _ = classify(classifier, held_out)
     radii = neighbour_distances(real, args.neighbours)
+    last, alphas = generators[args.iterations], torch.tensor(args.alphas, device=args.device)
+    sets = []
     for _ in trange(args.noise_sets, desc="evaluation", leave=False, disable=None):
-        z, snapshots = torch.randn(args.samples, args.latent_size, device=args.device), {}
+        z = torch.randn(args.samples, args.latent_size, device=args.device)
         training = choose(data["train_images"], args.samples)
+        snapshots = {}
         for iteration, generator in generators.items():
             samples = generate(generator, z)
             snapshots[str(iteration)] = measure(samples, classifier, real, radii, args.sure)
@@ -481,23 +492,21 @@ def evaluate(generators: dict, critics: dict, classifier: Classifier, data: dict
                 ratio = memorisation(critics[iteration], training, held_out, samples)
                 snapshots[str(iteration)]["memorisation"] = ratio
         latent, pixel = interpolate(last, z[: args.pairs], z[-args.pairs :], alphas)
-        paths = {"latent": latent, "pixel": pixel}
-        curves = {
-            k: (read_digits(classifier, path, args.sure) >= 0).float().mean(1).tolist() for k, path in paths.items()
-        }
+        curves = {}
+        for name, path in (("latent", latent), ("pixel", pixel)):
+            curves[name] = (read_digits(classifier, path, args.sure) >= 0).float().mean(1).tolist()
         sets.append(
             {
                 "per_snapshot": snapshots,
-                "real": measure(training, classifier, real, radii, args.sure),
-                "perturbation": {"reached": measure_perturbation(last, classifier, z[: args.starts], args)},
+                "training": measure(training, classifier, real, radii, args.sure),
+                "perturbation": measure_perturbation(last, classifier, z[: args.starts], args),
                 "interpolation": {"sure": curves, "progressive": progressive_share(latent)},
             }
         )
-    results, seen = stack_sets(sets), measure(held_out, classifier, real, radii, args.sure)
-    results["real"] |= {"sure": seen["sure"], "digits": seen["digits"]}
-    num, taken = len(data["test_images"]), len(held_out)
-    results["real"]["taken"] = f"all {num:,}" if taken == num else f"{taken:,} of the {num:,} at random"
-    results["interpolation"]["alphas"] = args.alphas
+    results = stack_sets(sets)
+    seen = measure(held_out, classifier, real, radii, args.sure)
+    results["held_out"] = {"images": len(held_out), "sure": seen["sure"], "digits": seen["digits"]}
+    results["classifier"] = judge(classifier, held_out, data["test_labels"][chosen], args.sure)
     return results
 
 
@@ -531,14 +540,14 @@ def draw_quality(metrics: dict, path: Path) -> None:
     iterations, snapshots = results["snapshots"], list(results["per_snapshot"].values())
     figure, ((sure, coverage, frechet),) = utils.subplots(1, 3)
     sure.plot(iterations, [s["sure"] for s in snapshots], color="C0", marker=".", linewidth=0.8)
-    sure.axhline(results["real"]["sure"], color="black", linestyle=":", label="real images")
+    sure.axhline(results["held_out"]["sure"], color="black", linestyle=":", label="real images")
     sure.set(title="S: sure of a digit", ylim=(0, 1.05))
     lines = coverage.plot(iterations, [s["coverage"] for s in snapshots], color="C0", marker=".", linewidth=0.8)
     lines[0].set_label("samples, a line for each set of noise")
-    coverage.axhline(sum(results["real"]["coverage"]) / len(results["real"]["coverage"]), color="black", linestyle=":")
+    coverage.axhline(np.mean(results["training"]["coverage"]), color="black", linestyle=":")
     coverage.set(title="Coverage of held-out images", ylim=(0, 1.05))
     frechet.plot(iterations, [s["frechet"] for s in snapshots], color="C0", marker=".", linewidth=0.8)
-    frechet.axhline(sum(results["real"]["frechet"]) / len(results["real"]["frechet"]), color="black", linestyle=":")
+    frechet.axhline(np.mean(results["training"]["frechet"]), color="black", linestyle=":")
     frechet.set(title="Fréchet distance, not FID (logarithmic)", yscale="log")
     for axes in (sure, coverage, frechet):
         axes.set_xscale("symlog", linthresh=100)
@@ -550,8 +559,8 @@ def draw_paths(metrics: dict, path: Path) -> None:
     interpolation = metrics["results"]["interpolation"]
     figure, ((axes,),) = utils.subplots(1, 1)
     for color, name in (("C0", "latent"), ("C1", "pixel")):
-        curves = torch.tensor(interpolation["sure"][name]).T
-        lines = axes.plot(interpolation["alphas"], curves, color=color, marker=".", linewidth=0.8)
+        curves = np.transpose(interpolation["sure"][name])
+        lines = axes.plot(metrics["config"]["alphas"], curves, color=color, marker=".", linewidth=0.8)
         lines[0].set_label(f"{name} interpolation, a line for each set of noise")
     axes.set(title="S along the paths", xlabel="α", ylabel="share with a sure digit", ylim=(0, None))
     utils.save_figure(figure, path)
@@ -669,8 +678,7 @@ def main(argv: list[str] | None = None) -> None:
     generators, critics, history = load_snapshots(args, config)
     classifier = train_classifier(data, args, source)
     results = {"snapshots": args.snapshots} | evaluate(generators, critics, classifier, data, args)
-    results["classifier"] = judge(classifier, scale(data["test_images"]), data["test_labels"], args.sure)
-    results["perturbation"]["digits"] = draw_images(generators, classifier, data, args)
+    results["digits"] = draw_images(generators, classifier, data, args)
     seconds = history["seconds"] + time.perf_counter() - start
     training = {"training": {key: history[key] for key in ("distance", "penalty")}}
     content = {"config": utils.run_config(args), "seconds": seconds, "history": training, "results": results}

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 from operator import sub
+from statistics import fmean
 
 from results import pages
 from results.pages import Claim, make_table, mean_error
@@ -52,13 +53,14 @@ def quantities(metrics: dict) -> dict[str, list[float]]:
     snapshots = {int(iteration): numbers for iteration, numbers in results["per_snapshot"].items()}
     numbers = {f"S at {iteration:,}": snapshot["sure"] for iteration, snapshot in snapshots.items()}
     if 20_000 in snapshots:
-        real = three_most_frequent(results["real"]["digits"])
+        real = three_most_frequent(results["held_out"]["digits"])
         numbers[THREE] = [three_most_frequent(digits) - real for digits in snapshots[20_000]["digits"]]
     if 20_000 in snapshots and 50_000 in snapshots:
         for name, key in (("S", "sure"), ("coverage", "coverage")):
             difference = [*map(sub, snapshots[50_000][key], snapshots[20_000][key])]
             numbers[f"{name} at 50,000 minus at 20,000"] = difference
-    numbers[REACHED] = results["perturbation"]["reached"]["named"]
+    if all(results["perturbation"]["starts"]):
+        numbers[REACHED] = results["perturbation"]["named"]
     numbers[STEPS] = results["interpolation"]["progressive"]
     for path in ("latent", "pixel"):
         curves = results["interpolation"]["sure"][path]
@@ -87,16 +89,17 @@ def changes(digits: list[int]) -> str:
 def places(metrics: dict) -> dict:
     """Return what the template has places for."""
     results, config = metrics["results"], metrics["config"]
-    real, classifier, perturbation = results["real"], results["classifier"], results["perturbation"]
+    training, held_out, classifier = results["training"], results["held_out"], results["classifier"]
+    perturbation = results["perturbation"]
     samples = [["images", "S", "coverage", "Fréchet distance, not FID", "three most frequent", "r"]]
     for iteration, numbers in results["per_snapshot"].items():
         top = mean_error([three_most_frequent(digits) for digits in numbers["digits"]])
         memorised = mean_error(numbers["memorisation"]) if "memorisation" in numbers else "-"
         row = [mean_error(numbers[key]) for key in ("sure", "coverage", "frechet")]
         samples.append([f"iteration {int(iteration):,}", *row, top, memorised])
-    row = [f"{real['sure']:.4f}", mean_error(real["coverage"]), mean_error(real["frechet"])]
+    row = [f"{held_out['sure']:.4f}", mean_error(training["coverage"]), mean_error(training["frechet"])]
     samples.append(["real images, phases scrambled", f"{classifier['sure_of_scrambled']:.4f}", *"----"])
-    samples.append(["real images", *row, f"{three_most_frequent(real['digits']):.4f}", "-"])
+    samples.append(["real images", *row, f"{three_most_frequent(held_out['digits']):.4f}", "-"])
 
     believed = [["on held-out images", "measured", "needed"]]
     believed += [
@@ -104,8 +107,8 @@ def places(metrics: dict) -> dict:
     ]
     reached = [["steps along", "share of sure starts that reach another sure digit"]]
     for key, name in (("named", "the dimensions named"), ("all", "all dimensions"), ("random", "random directions")):
-        reached.append([name, mean_error(perturbation["reached"][key])])
-    rows = zip(config["perturb_dims"] * 2, perturbation["digits"], strict=True)
+        reached.append([name, mean_error(perturbation[key])])
+    rows = zip(config["perturb_dims"] * 2, results["digits"], strict=True)
     read = [["dimension", "digits read from one z for all", "digits read from a z of its own"]]
     both = [changes(digits) for _, digits in rows]
     half = len(both) // 2
@@ -118,8 +121,9 @@ def places(metrics: dict) -> dict:
         "samples": make_table(samples),
         "believed": make_table(believed),
         "reached": make_table(reached),
-        "reached_all": mean_error(perturbation["reached"]["all"]),
-        "reached_random": mean_error(perturbation["reached"]["random"]),
+        "reached_all": mean_error(perturbation["all"]),
+        "reached_random": mean_error(perturbation["random"]),
+        "sure_starts": f"{fmean(perturbation['starts']):.0f}",
         "read": make_table(read),
         "paths": make_table(paths),
         "accuracy": f"{classifier['accuracy']:.4f}",
@@ -134,7 +138,7 @@ def places(metrics: dict) -> dict:
         "sets": config["noise_sets"],
         "starts": config["starts"],
         "pairs": config["pairs"],
-        "held_out": real["taken"],
+        "held_out": f"{held_out['images']:,}",
         "epsilons": ", ".join(map(str, config["epsilons"])),
         "progressive": mean_error(results["interpolation"]["progressive"]),
     }

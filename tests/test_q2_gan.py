@@ -320,11 +320,11 @@ def test_perturbation_finds_the_dimension_that_matters():
     shares = q2_gan.measure_perturbation(Latent(), Threshold(), z, steps(1, 2))
     assert shares["named"] == pytest.approx((2 / 3 + 0) / 2)  # dimension 0 takes two of three sure starts to a 1
     assert shares["all"] == pytest.approx((2 / 3 + 0 + 0 + 0) / 4)
-    assert 0 <= shares["random"] <= 2 / 3
+    assert 0 <= shares["random"] <= 2 / 3 and shares["starts"] == 3
     near = q2_gan.measure_perturbation(Latent(), Threshold(), z, steps(1))
     assert near["named"] == pytest.approx((1 / 3 + 0) / 2)  # at 1, z of -0.9 is not sure
     unsure = q2_gan.measure_perturbation(Latent(), Threshold(), z[3:], steps(20))
-    assert unsure == {"named": 0, "all": 0, "random": 0}
+    assert unsure == {"named": 0, "all": 0, "random": 0, "starts": 0}
 
 
 def test_random_directions_have_the_length_of_a_step(monkeypatch):
@@ -354,8 +354,9 @@ def test_steps_of_a_path_lead_away_and_nearer_or_do_not():
 
 def test_evaluation_measures_every_set_of_noise(bright):
     args, data = bright
-    args.samples, args.starts, args.pairs, args.snapshots = 20, 3, 4, [0, 7]
+    args.samples, args.starts, args.pairs, args.iterations = 20, 3, 4, 7
     data["test_images"] = torch.randint(0, 256, (60, 3, 32, 32), dtype=torch.uint8)
+    data["test_labels"] = torch.zeros(60).long()
     generators = {0: Latent(), 7: nn.Sequential(Latent(), nn.Hardtanh(-1, -0.5))}
     results = q2_gan.evaluate(generators, {0: Brightness(), 7: Brightness()}, Threshold(), data, args)
     before, after = results["per_snapshot"].values()
@@ -364,14 +365,13 @@ def test_evaluation_measures_every_set_of_noise(bright):
     assert "memorisation" not in before and len(after["memorisation"]) == 5
     interpolation = results["interpolation"]
     assert np.shape(interpolation["sure"]["latent"]) == np.shape(interpolation["sure"]["pixel"]) == (5, 11)
-    assert results["perturbation"]["reached"]["all"] == [0] * 5  # its digits never change
-    real = results["real"]
-    assert real["taken"] == "all 60" and sum(real["digits"]) / 60 == pytest.approx(real["sure"])
+    assert results["perturbation"]["all"] == [0] * 5 and results["perturbation"]["starts"] == [3] * 5
+    held_out, training = results["held_out"], results["training"]
+    assert held_out["images"] == 60 and sum(held_out["digits"]) / 60 == pytest.approx(held_out["sure"])
+    assert training["digits"] == [[0, 20, *[0] * 8]] * 5  # all of them are white
+    assert results["classifier"]["sure"] == held_out["sure"]
     args.held_out = 50
-    assert (
-        q2_gan.evaluate(generators, {7: Brightness()}, Threshold(), data, args)["real"]["taken"]
-        == "50 of the 60 at random"
-    )
+    assert q2_gan.evaluate(generators, {7: Brightness()}, Threshold(), data, args)["held_out"]["images"] == 50
 
 
 def test_numbers_of_samples_do_not_depend_on_the_held_out_images():
@@ -560,7 +560,7 @@ def test_strips_show_images_labels_and_digits_in_their_places(tmp_path, monkeypa
 def curves(finished, tmp_path, monkeypatch):
     """The figures that metrics.json alone gives, by name, and the metrics."""
     drawn, metrics = {}, read_metrics(finished)
-    metrics["results"]["real"]["sure"] = 0.85
+    metrics["results"]["held_out"]["sure"] = 0.85
     monkeypatch.setattr(utils, "save_figure", lambda figure, path: drawn.update({path.stem: figure}))
     q2_gan.draw_curves(metrics, tmp_path)
     return drawn, metrics
@@ -573,7 +573,8 @@ def test_curves_show_the_snapshots_beside_real_images(curves):
         for i, line in enumerate(sets):
             assert list(line.get_xdata()) == [0, 2, 6]
             assert list(line.get_ydata()) == [s[key][i] for s in metrics["results"]["per_snapshot"].values()]
-        assert len(sets) == 5 and real.get_ydata()[0] == pytest.approx(np.mean(metrics["results"]["real"][key]))
+        expected = 0.85 if key == "sure" else np.mean(metrics["results"]["training"][key])
+        assert len(sets) == 5 and real.get_ydata()[0] == pytest.approx(expected)
 
 
 def test_curves_show_training_and_paths(curves):
@@ -603,7 +604,7 @@ def test_run_writes_metrics_figures_and_report(finished):
     metrics = read_metrics(finished)
     results = metrics["results"]
     assert results["snapshots"] == [0, 2, 6] and set(results["per_snapshot"]) == {"0", "2", "6"}
-    assert np.shape(results["perturbation"]["digits"]) == (4, 21)
+    assert np.shape(results["digits"]) == (4, 21)
     assert len(metrics["history"]["training"]["distance"]) == len(metrics["history"]["training"]["penalty"]) == 3
     names = ["samples", "quality", "training", "perturbation", "interpolation", "interpolation_curves"]
     assert {path.name for path in finished.glob("*.png")} == {f"{name}.png" for name in names}

@@ -144,8 +144,8 @@ def gan_metrics(spread=0.001, believed=None, **changes):
     curves = {path: [[0.8, 0.8 * half, 0.8] for half in sets(values[path])] for path in ("latent", "pixel")}
     results = {
         "per_snapshot": snapshots,
-        "real": {"digits": EVEN},
-        "perturbation": {"reached": {"named": sets(values["named"])}},
+        "held_out": {"digits": EVEN},
+        "perturbation": {"named": sets(values["named"]), "starts": [30] * 5},
     }
     results["interpolation"] = {"sure": curves, "progressive": sets(values["progressive"])}
     results["classifier"] = {"right_where_sure": 0.98, "sure": 0.85, "sure_of_scrambled": 0.05} | (believed or {})
@@ -183,10 +183,12 @@ def test_a_difference_within_its_error_decides_nothing():
     assert [i for i, verdict in enumerate(column(gan, gan_metrics(**near))) if verdict != "not decided"] == [3]
 
 
-def test_paths_without_a_sure_end_give_no_number():
+def test_paths_without_a_sure_end_and_no_sure_start_give_no_number():
     metrics = gan_metrics()
     metrics["results"]["interpolation"]["sure"]["pixel"] = [[0, 0.5, 0]] * 5
-    assert column(gan, metrics)[8] == column(gan, metrics, "ours")[8] == "-"
+    metrics["results"]["perturbation"]["starts"][2] = 0
+    for quantity in (6, 8):
+        assert column(gan, metrics)[quantity] == column(gan, metrics, "ours")[quantity] == "-"
 
 
 def test_claims_on_the_last_snapshot_need_no_other():
@@ -318,7 +320,7 @@ def test_readme_quotes_the_committed_metrics():
 
     found, results = rows["2: WGAN, `q2_gan.py`"], metrics["q2_gan"]["results"]
     last = results["per_snapshot"][str(results["snapshots"][-1])]
-    real = results["real"]["sure"]
+    real = results["held_out"]["sure"]
     assert f"sure of a digit in {fmean(last['sure']):.2f} of the samples, of real images in {real:.2f}" in found[2]
     assert f"{metrics['q2_gan']['config']['iterations']:,} of 50,000 iterations" in found[3]
 
