@@ -31,7 +31,7 @@ import torch.nn.functional as F
 import torchvision
 from matplotlib.figure import Figure
 from torch import Tensor, nn
-from torchvision.datasets import CIFAR10, MNIST, SVHN
+from torchvision.datasets import CIFAR10, MNIST, SVHN, VisionDataset
 from torchvision.datasets.utils import download_url
 
 from data.synthetic import synthetic_data
@@ -359,29 +359,31 @@ def load_amat(data_dir: Path) -> dict:
 
 def load_torchvision(name: str, data_dir: Path) -> dict:
     """Load mnist, svhn or cifar10 with torchvision's class; downloaded, with its checksums, when absent."""
-    make, file = {
-        "mnist": (MNIST, "MNIST"),
-        "svhn": (SVHN, "train_32x32.mat"),
-        "cifar10": (CIFAR10, "cifar-10-batches-py"),
-    }[name]
-    splits = {split: {"split": split} if name == "svhn" else {"train": split == "train"} for split in ("train", "test")}
+    file = {"mnist": "MNIST", "svhn": "train_32x32.mat", "cifar10": "cifar-10-batches-py"}[name]
+
+    def open_split(split: str, folder: Path | str, download: bool) -> VisionDataset:
+        if name == "svhn":
+            return SVHN(folder, split=split, download=download)
+        return (MNIST if name == "mnist" else CIFAR10)(folder, train=split == "train", download=download)
 
     def fetch(part: str) -> None:
-        for which in splits.values():
-            make(part, download=True, **which)
+        for split in ("train", "test"):
+            open_split(split, part, download=True)
 
     if not (data_dir / file).exists():
         _download(fetch, name, data_dir, "--data synthetic needs none")
     data = {}
     text = f"is damaged or incomplete; complete it, or delete {file} to download it again"
     with reading(f"{name} in {data_dir} {text}"):
-        for split, which in splits.items():
-            dataset = make(data_dir, **which)
-            images = np.asarray(dataset.data)
-            data[f"{split}_images"] = images.transpose(0, 2, 3, 1) if name == "svhn" else images
-            data[f"{split}_labels"] = np.asarray(dataset.labels if name == "svhn" else dataset.targets, np.uint8)
+        for split in ("train", "test"):
+            dataset = open_split(split, data_dir, download=False)
+            if name == "svhn":
+                images, labels = dataset.data.transpose(0, 2, 3, 1), dataset.labels
+            else:
+                images, labels = np.asarray(dataset.data), dataset.targets
+            data[f"{split}_images"], data[f"{split}_labels"] = images, np.asarray(labels, np.uint8)
     check_arrays(data, data_dir / file)
-    return data | {"source": f"{make.__name__} (torchvision)"}
+    return data | {"source": f"{type(dataset).__name__} (torchvision)"}
 
 
 def _download(fetch: Callable[[str], object], name: str, folder: Path, instead: str) -> None:

@@ -43,9 +43,9 @@ def decide(values: list[float], comparison: str, limit: float | tuple[float, flo
     "<=": each, of a training of its own, is at most `limit`. "predicts": the 95% prediction interval of at least three
     trainings meets low to high, and its half-width is at most the third number of `limit`.
     """
-    mean = fmean(values)
     if comparison == "<=":
         return "supported" if max(values) <= limit else "contradicted"
+    mean = fmean(values)
     if comparison == "predicts":
         low, high, widest = limit
         error = prediction_error(values)

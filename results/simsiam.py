@@ -1,7 +1,6 @@
 """The words of problem 3: the original's claims as data, and what fills the page from a metrics.json."""
 
 import math
-import sys
 from itertools import pairwise
 from statistics import fmean
 
@@ -32,10 +31,12 @@ DECIDED = (
     "measured; 0.60 needs three trainings."
 )
 ANSWER = """
-With stop-gradient and predictor the kNN accuracy is {}: the original's 0.60 is {}. Without stop-gradient the training
-ends at an accuracy of {} ({}) and a loss of {} ({}), without predictor at {} ({}) and {} ({}); the original's and a
-public one's collapsed in both. At the end {} and {} of the test images leave the projector's last hidden layer at zero,
-so that their outputs are equal; in float64 the accuracies are {} and {}.
+With stop-gradient and predictor the kNN accuracy is {baseline}: the original's 0.60 is {baseline_verdict}. That it
+collapses without stop-gradient is {no_stop_gradient_verdict} by an accuracy of {no_stop_gradient} and
+{no_stop_gradient_loss_verdict} by a loss of {no_stop_gradient_loss}; without predictor it is {no_predictor_verdict} by
+{no_predictor} and {no_predictor_loss_verdict} by {no_predictor_loss}. At the end {no_stop_gradient_silent} and
+{no_predictor_silent} of the test images leave the projector's last hidden layer at zero, so that their outputs are
+equal; in float64 the accuracies are {no_stop_gradient_float64} and {no_predictor_float64}.
 """
 RISE = 1e-4  # of the loss from epoch to epoch, in the digits that are printed
 EQUAL = 1e-13  # 1 - cosine in float64, of either sign, of outputs that are equal up to float32's rounding
@@ -104,11 +105,17 @@ def answer(metrics: dict) -> str:
     """Return the answer in three sentences; nothing where there are no verdicts to fill them with."""
     if objection(metrics) or not metrics["history"].keys() >= {"baseline", "no_stop_gradient", "no_predictor"}:
         return ""
-    header, *rows = pages.verdicts(sys.modules[__name__], metrics)
-    numbers = [cell for row in rows for cell in (row[header.index("ours")], row[header.index("verdict")])]
-    ends = [next(iter(metrics["results"][run].values())) for run in ("no_stop_gradient", "no_predictor")]
-    silent = [f"{100 * end['silent']:.1f}%" for end in ends]
-    return ANSWER.format(*numbers, *silent, *(f"{end['knn_accuracy_float64']:.4f}" for end in ends))
+    values, words = quantities(metrics), {}
+    for claim in CLAIMS:
+        kind, label = claim.quantity.split(", ", 1)
+        name = next(run for run in RUNS if RUNS[run] == label) + ("_loss" if kind == "loss" else "")
+        words[name] = pages.measured(values[claim.quantity], claim.comparison)
+        words[f"{name}_verdict"] = pages.decide(values[claim.quantity], claim.comparison, claim.limit)
+    for run in ("no_stop_gradient", "no_predictor"):
+        ends = metrics["results"][run].values()
+        words[f"{run}_silent"] = f"{100 * fmean(end['silent'] for end in ends):.1f}%"
+        words[f"{run}_float64"] = f"{fmean(end['knn_accuracy_float64'] for end in ends):.4f}"
+    return ANSWER.format(**words)
 
 
 def places(metrics: dict) -> dict:

@@ -247,8 +247,9 @@ def test_accuracies_that_are_few_or_scattered_do_not_decide(baseline):
 def test_the_answer_gives_numbers_and_verdicts_on_the_originals_recipe_alone():
     metrics = simsiam_metrics(baseline=(0.597, 0.60, 0.603))
     text = " ".join(simsiam.answer(metrics).split())
-    assert "accuracy of 0.1 (supported) and a loss of -0.99 (supported), without predictor at 0.1 (supported)" in text
-    assert "0.600 ± 0.015: the original's 0.60 is supported" in text and "At the end 99.9% and 99.9%" in text
+    assert "0.600 ± 0.015: the original's 0.60 is supported" in text
+    assert "stop-gradient is supported by an accuracy of 0.1 and supported by a loss of -0.99;" in text
+    assert "At the end 99.9% and 99.9% of the test images" in text and "accuracies are 0.1000 and 0.1000." in text
     metrics["config"]["epochs"] = 99
     assert simsiam.answer(metrics) == ""
 
