@@ -36,7 +36,7 @@ RECIPE = {  # the assignment's
     "curve_samples": [1, 5, 10, 50, 200, 1000],  # K of the curve; each divides the next, so that it rises by Jensen
 }
 QUICK = {"epochs": 3, "test_images": 500}
-ESTIMATORS = {"analytic": "analytic KL", "mc": "Monte Carlo KL"}
+ESTIMATORS = words.LABELS  # of the KL term, with their names
 
 
 # --- The five functions of the assignment -----------------------------------------------------------------------------
@@ -451,8 +451,8 @@ def main(argv: list[str] | None = None) -> None:
             seconds += sum(curves["seconds"])
             history[f"{name}_seed{seed}"] = curves
     content = {"config": utils.run_config(args), "seconds": seconds, "history": history, "results": results}
-    utils.save_metrics(args, "q1_vae", source, utils.merge(*provenances), **content)
-    pages.publish(utils.read_metrics(args.out, "q1_vae"), args.out, words, draw_curves)
+    metrics = utils.save_metrics(args, "q1_vae", source, utils.merge(*provenances), **content)
+    pages.publish(metrics, args.out, words, draw_curves)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from tqdm import tqdm, trange
 
 import utils
 from data.augmentation import distort
+from data.classifier import Classifier, classify, judge, read_digits
 from results import gan as words
 from results import pages
 
@@ -39,13 +40,7 @@ RECIPE = {  # the assignment's
 }
 RECIPE |= {  # how it is measured
     "classifier_steps": 900,  # updates of the classifier, 128 images each
-    "augmentation": {
-        "rotation": 15,
-        "scale": 1.2,
-        "shift": 3,
-        "contrast": 0.5,
-        "inversion": 0.5,
-    },  # see data/augmentation.py
+    "augmentation": {"rotation": 15, "scale": 1.2, "shift": 3, "contrast": 0.5, "inversion": 0.5},  # its views
     "sure": 0.9,  # probability from which the classifier is sure of a digit
     "samples": 5000,  # in a set
     "noise_sets": 5,  # independent ones, for the standard errors
@@ -126,34 +121,6 @@ class Critic(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x).flatten()
-
-
-class Classifier(nn.Module):
-    """Images (B, 3, 32, 32) to class logits (B, 10); `features` gives the 128 numbers before the last layer."""
-
-    def __init__(self):
-        super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(3, 32, 5, 2, 2),  # 32 x 16 x 16
-            nn.BatchNorm2d(32),
-            nn.ReLU(),
-            nn.Conv2d(32, 64, 3, 1, 1),  # 64 x 16 x 16
-            nn.BatchNorm2d(64),
-            nn.ReLU(),
-            nn.Conv2d(64, 128, 3, 2, 1),  # 128 x 8 x 8
-            nn.BatchNorm2d(128),
-            nn.ReLU(),
-            nn.Conv2d(128, 128, 3, 2, 1),  # 128 x 4 x 4
-            nn.BatchNorm2d(128),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Linear(128 * 16, 128),
-            nn.ReLU(),
-        )
-        self.output = nn.Linear(128, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.output(self.features(x))
 
 
 # --- Training ---------------------------------------------------------------------------------------------------------
@@ -320,49 +287,6 @@ def train_classifier(data: dict, args: argparse.Namespace, source: str) -> Class
     utils.check_finite(loss, "the classifier's loss")
     utils.save_checkpoint(path, config, {"classifier": classifier}, {"steps": args.classifier_steps})
     return classifier.eval()
-
-
-@torch.no_grad()
-def classify(classifier: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Features (N, 128) and class probabilities (N, 10), in chunks.
-
-    The features have unit length: those of noise are short, and so lie near to everything otherwise.
-    """
-    features = torch.cat([classifier.features(chunk) for chunk in images.split(500)])
-    return F.normalize(features), classifier.output(features).softmax(1)
-
-
-def read_digits(classifier: Classifier, images: Tensor, sure: float) -> Tensor:
-    """The digit in each of the images (..., 3, 32, 32): (...), -1 where its probability is below `sure`."""
-    confidence, digits = classify(classifier, images.flatten(0, -4))[1].max(1)
-    return digits.masked_fill(confidence < sure, -1).view(images.shape[:-3])
-
-
-def scramble_phases(images: Tensor) -> Tensor:
-    """Images (N, 3, H, W) with the amplitudes of their Fourier transform and phases shifted by those of white noise.
-
-    The channels of an image share the shifts, so that its colours stay; what is left is texture without shape.
-    """
-    noise = torch.randn(len(images), 1, *images.shape[2:], device=images.device)
-    shifts = torch.fft.rfft2(noise).angle()
-    shifts[:, :, 0, 0] = 0  # the mean stays
-    return torch.fft.irfft2(torch.fft.rfft2(images) * torch.polar(torch.ones_like(shifts), shifts), s=images.shape[2:])
-
-
-def judge(classifier: Classifier, images: Tensor, labels: Tensor, sure: float) -> dict[str, float]:
-    """Whether the classifier can be believed, on images (N, 3, 32, 32) that it has not seen.
-
-    Its accuracy, the share of images that it is sure of, how often it is right about those, and of which share of
-    phase-scrambled copies it is sure.
-    """
-    read = read_digits(classifier, images, sure)
-    scrambled = read_digits(classifier, scramble_phases(images).clamp(-1, 1), sure)
-    return {
-        "accuracy": utils.mean(classify(classifier, images)[1].argmax(1) == labels),
-        "sure": utils.mean(read >= 0),
-        "right_where_sure": float((read == labels).sum() / (read >= 0).sum().clamp(min=1)),
-        "sure_of_scrambled": utils.mean(scrambled >= 0),
-    }
 
 
 # --- Evaluation -------------------------------------------------------------------------------------------------------
@@ -682,8 +606,8 @@ def main(argv: list[str] | None = None) -> None:
     seconds = history["seconds"] + time.perf_counter() - start
     training = {"training": {key: history[key] for key in ("distance", "penalty")}}
     content = {"config": utils.run_config(args), "seconds": seconds, "history": training, "results": results}
-    utils.save_metrics(args, "q2_gan", source, history["provenance"], **content)
-    pages.publish(utils.read_metrics(args.out, "q2_gan"), args.out, words, draw_curves)
+    metrics = utils.save_metrics(args, "q2_gan", source, history["provenance"], **content)
+    pages.publish(metrics, args.out, words, draw_curves)
 
 
 if __name__ == "__main__":

@@ -457,8 +457,8 @@ def main(argv: list[str] | None = None) -> None:
     results["knn_accuracy_pixels"] = pixel_accuracy(data, args)
     results["test_images"] = len(data["test_images"])
     content = {"config": utils.run_config(args), "seconds": seconds, "history": histories, "results": results}
-    utils.save_metrics(args, "q3_simsiam", source, utils.merge(*provenances), **content)
-    pages.publish(utils.read_metrics(args.out, "q3_simsiam"), args.out, words, draw_curves)
+    metrics = utils.save_metrics(args, "q3_simsiam", source, utils.merge(*provenances), **content)
+    pages.publish(metrics, args.out, words, draw_curves)
 
 
 if __name__ == "__main__":

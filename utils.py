@@ -546,16 +546,18 @@ def run_config(args: argparse.Namespace) -> dict:
     return {key: value for key, value in vars(args).items() if key not in elsewhere}
 
 
-def save_metrics(args: argparse.Namespace, script: str, source: str, made_by: dict, **content: object) -> None:
+def save_metrics(args: argparse.Namespace, script: str, source: str, made_by: dict, **content: object) -> dict:
     """Write OUT/metrics.json: who made it, from which data, and `content` (config, seconds, history, results).
 
-    Raises ValueError for numbers that are not finite, which JSON does not have.
+    Returns what a reader of the file gets. Raises ValueError for numbers that are not finite, which JSON does not have.
     """
     versions = {module.__name__: module.__version__ for module in (np, matplotlib, torch, torchvision)}
     versions["python"] = platform.python_version()
     metrics = {"script": script} | {key: "; ".join(entries) for key, entries in made_by.items() if entries}
     metrics |= {"data": source, "versions": versions, **content}
-    write(args.out / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False) + "\n")
+    text = json.dumps(metrics, indent=1, allow_nan=False) + "\n"
+    write(args.out / "metrics.json", text)
+    return json.loads(text)
 
 
 def check_owner(out: Path, script: str) -> None:

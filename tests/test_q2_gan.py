@@ -15,6 +15,7 @@ from torch import nn
 
 import q2_gan
 import utils
+from data import classifier as reader
 from data.synthetic import synthetic_data, synthetic_digits
 from results import gan as words
 from results.pages import mean_error
@@ -281,8 +282,8 @@ def test_only_sure_digits_are_read():
 
 def test_classifier_is_judged_by_what_it_is_sure_of(monkeypatch):
     images, labels = on_circle([0, 10, 180, 80]), torch.tensor([1, 0, 0, 1])
-    monkeypatch.setattr(q2_gan, "scramble_phases", lambda images: on_circle([0, 80, 100, 85]))
-    numbers = q2_gan.judge(Threshold(), images, labels, 0.9)
+    monkeypatch.setattr(reader, "scramble_phases", lambda images: on_circle([0, 80, 100, 85]))
+    numbers = reader.judge(Threshold(), images, labels, 0.9)
     expected = {"accuracy": 0.75, "sure": 0.75, "right_where_sure": 2 / 3, "sure_of_scrambled": 0.25}
     assert numbers == pytest.approx(expected)
 
@@ -290,7 +291,7 @@ def test_classifier_is_judged_by_what_it_is_sure_of(monkeypatch):
 def test_scrambled_phases_keep_amplitudes_mean_and_colours_and_nothing_of_the_shape():
     digits = torch.tensor(synthetic_digits(50, 0)[0]).float() / 127.5 - 1
     images = torch.stack([digits, 0.5 * digits, -digits], 1)
-    scrambled = q2_gan.scramble_phases(images)
+    scrambled = reader.scramble_phases(images)
     inner = torch.fft.rfft2(images).abs(), torch.fft.rfft2(scrambled).abs()
     torch.testing.assert_close(inner[1], inner[0], rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(scrambled.mean((2, 3)), images.mean((2, 3)), rtol=1e-4, atol=1e-5)

@@ -1,0 +1,80 @@
+"""The classifier that reads digits in problem 2's images, and what tells whether it can be believed."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Classifier(nn.Module):
+    """Images (B, 3, 32, 32) to class logits (B, 10); `features` gives the 128 numbers before the last layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 32, 5, 2, 2),  # 32 x 16 x 16
+            nn.BatchNorm2d(32),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3, 1, 1),  # 64 x 16 x 16
+            nn.BatchNorm2d(64),
+            nn.ReLU(),
+            nn.Conv2d(64, 128, 3, 2, 1),  # 128 x 8 x 8
+            nn.BatchNorm2d(128),
+            nn.ReLU(),
+            nn.Conv2d(128, 128, 3, 2, 1),  # 128 x 4 x 4
+            nn.BatchNorm2d(128),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(128 * 16, 128),
+            nn.ReLU(),
+        )
+        self.output = nn.Linear(128, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(self.features(x))
+
+
+@torch.no_grad()
+def classify(classifier: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Features (N, 128) and class probabilities (N, 10), in chunks.
+
+    The features have unit length: those of noise are short, and so lie near to everything otherwise.
+    """
+    features = torch.cat([classifier.features(chunk) for chunk in images.split(500)])
+    return F.normalize(features), classifier.output(features).softmax(1)
+
+
+def read_digits(classifier: Classifier, images: Tensor, sure: float) -> Tensor:
+    """The digit in each of the images (..., 3, 32, 32): (...), -1 where its probability is below `sure`."""
+    confidence, digits = classify(classifier, images.flatten(0, -4))[1].max(1)
+    return digits.masked_fill(confidence < sure, -1).view(images.shape[:-3])
+
+
+def scramble_phases(images: Tensor) -> Tensor:
+    """Images (N, 3, H, W) with the amplitudes of their Fourier transform and phases shifted by those of white noise.
+
+    The channels of an image share the shifts, so that its colours stay; what is left is texture without shape.
+    """
+    noise = torch.randn(len(images), 1, *images.shape[2:], device=images.device)
+    shifts = torch.fft.rfft2(noise).angle()
+    shifts[:, :, 0, 0] = 0  # the mean stays
+    return torch.fft.irfft2(torch.fft.rfft2(images) * torch.polar(torch.ones_like(shifts), shifts), s=images.shape[2:])
+
+
+def share(mask: Tensor) -> float:
+    return int(mask.sum()) / mask.numel()
+
+
+def judge(classifier: Classifier, images: Tensor, labels: Tensor, sure: float) -> dict[str, float]:
+    """Whether the classifier can be believed, on images (N, 3, 32, 32) that it has not seen.
+
+    Its accuracy, the share of images that it is sure of, how often it is right about those, and of which share of
+    phase-scrambled copies it is sure.
+    """
+    read = read_digits(classifier, images, sure)
+    scrambled = read_digits(classifier, scramble_phases(images).clamp(-1, 1), sure)
+    return {
+        "accuracy": share(classify(classifier, images)[1].argmax(1) == labels),
+        "sure": share(read >= 0),
+        "right_where_sure": float((read == labels).sum() / (read >= 0).sum().clamp(min=1)),
+        "sure_of_scrambled": share(scrambled >= 0),
+    }
