@@ -3,7 +3,7 @@
 import json
 
 from results import gan, simsiam, vae
-from results.pages import FOLDER, fill, make_table, report, verdicts
+from results.pages import FOLDER, fill, make_table, places_of, report, verdicts
 
 REFERENCE = FOLDER / "reference"
 WORDS = {"q1_vae": vae, "q1_vae_200": vae, "q2_gan": gan, "q3_simsiam": simsiam}
@@ -28,8 +28,7 @@ def page() -> str:
                 objections.append(f"Problem {name[1]}: {objection}")
     places = {"verdicts": make_table([header, *rows]), "objections": " ".join(objections), "runs": make_table(runs)}
     for place, name in (("vae", "q1_vae"), ("long", "q1_vae_200"), ("gan", "q2_gan"), ("simsiam", "q3_simsiam")):
-        places[place] = WORDS[name].places(metrics[name])
-        places[f"{place}_epochs"] = metrics[name]["config"].get("epochs")
+        places[place] = places_of(WORDS[name], metrics[name])
     return fill("page", places)
 
 

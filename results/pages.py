@@ -142,11 +142,16 @@ def origin(words: ModuleType, metrics: dict) -> str:
 - Time: {metrics["seconds"] / 60:.0f} minutes, summed over trainings."""
 
 
+def places_of(words: ModuleType, metrics: dict) -> dict:
+    """Return what a template may name: the run's `config` and `results`, and what `words` make of them."""
+    return {"config": metrics["config"], "results": metrics["results"]} | words.places(metrics)
+
+
 def report(words: ModuleType, metrics: dict) -> str:
     """Return the page of one problem."""
     places = {"origin": origin(words, metrics), "verdicts": make_table(verdicts(words, metrics))}
     places |= {"objection": words.objection(metrics), "decided": words.DECIDED}
-    return fill(words.TEMPLATE, places | words.places(metrics))
+    return fill(words.TEMPLATE, places | places_of(words, metrics))
 
 
 def publish(metrics: dict, out: Path, words: ModuleType, draw_curves: Callable[[dict, Path], None]) -> None:

@@ -120,17 +120,13 @@ def answer(metrics: dict) -> str:
 
 def places(metrics: dict) -> dict:
     """Return what the template has places for."""
-    results, config = metrics["results"], metrics["config"]
-    num, untrained = results["test_images"], results["untrained"]
+    results, num = metrics["results"], metrics["results"]["test_images"]
     accuracy = fmean(quantities(metrics)[CLAIMS[0].quantity]) if "baseline" in results else 0.5
     return tables(metrics) | {
         "answer": answer(metrics),
-        "k": config["knn_k"],
-        "temperature": config["knn_temperature"],
-        "images": f"{num:,}",
         "error": f"{math.sqrt(accuracy * (1 - accuracy) / num):.4f}",
-        "untrained": f"{untrained['knn_accuracy']:.4f}",
-        "untrained_backbone": f"{untrained['knn_accuracy_backbone']:.4f}",
         "pixels": f"{results['knn_accuracy_pixels']:.4f}" if "knn_accuracy_pixels" in results else "not measured",
         "rise": f"{RISE:g}",
+        "interval": CLAIMS[0].limit,
+        "low": LOW,
     }

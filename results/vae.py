@@ -86,8 +86,6 @@ def places(metrics: dict) -> dict:
         "above": sum(value > FLOOR for value in elbos),
         "floor": FLOOR,
         "below": sum(value < ORIGINAL["log_likelihood"] for value in log_ps),
-        "images": f"{results['test_images']:,}",
-        "k": config["importance_samples"],
         "first_k": curves["samples"][-2],
         "last_k": f"{curves['samples'][-1]:,}",
         "rise": f"{fmean(row[-1] - row[-2] for row in curve[1:]):.2f}",
