@@ -1,11 +1,12 @@
 """Problem 1: a variational autoencoder on static binarized MNIST.
 
 Trains one VAE with the analytic and one with the Monte Carlo estimate of the KL term, reports their ELBO on the
-validation set and their log-likelihood on the test set by importance sampling, and draws the figures.
+validation set and their log-likelihood on the test set by importance sampling, and draws the figures. "The original"
+is the report of one who did the assignment.
 
     python q1_vae.py --quick          about 40 s on two CPU cores, synthetic digits
-    python q1_vae.py                  the original's recipe on binarized MNIST; again, it goes on where it stopped
-    python q1_vae.py --repeats 10     the same for ten seeds, joined with what lies in the folder
+    python q1_vae.py                  the original's recipe on binarized MNIST; run it again to resume
+    python q1_vae.py --repeats 10     the same for ten seeds; those finished in --out stay
 """
 
 import argparse
@@ -18,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.utils import make_grid
-from tqdm import tqdm, trange
+from tqdm import tqdm
 
 import utils
 from results import pages
@@ -33,7 +34,7 @@ RECIPE = {  # the assignment's
     "importance_samples": 200,  # samples K per image for log p(x)
     "test_images": 10_000,  # of the test set, evenly spaced
     "repeats": 1,  # seeds
-    "curve_samples": [1, 5, 10, 50, 200, 1000],  # K of the curve; each divides the next, so that it rises by Jensen
+    "curve_samples": [1, 5, 10, 50, 200, 1000],  # K of the curve; groups of samples nest, so by Jensen it cannot fall
 }
 QUICK = {"epochs": 3, "test_images": 500}
 ESTIMATORS = words.LABELS  # of the KL term, with their names
@@ -78,7 +79,7 @@ def log_mean_exp(y: Tensor) -> Tensor:
 def kl_gaussian_gaussian_analytic(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor) -> Tensor:
     """KL(q || p) of two diagonal normals in closed form; all (B, ...). Returns (B,), in nats.
 
-    Kingma & Welling, arXiv 1312.6114, appendix B, for a general p.
+    For p = N(0, I) that of Kingma & Welling, arXiv 1312.6114, appendix B.
     """
     squares = (logvar_q - logvar_p).exp() + (mu_q - mu_p) ** 2 * (-logvar_p).exp()
     return sum_per_example(0.5 * (logvar_p - logvar_q - 1 + squares))
@@ -146,7 +147,7 @@ class VAE(nn.Module):
 
 
 def elbo(vae: VAE, x: Tensor, estimator: str, kl_samples: int) -> Tensor:
-    """Evidence lower bound E_q[log p(x|z)] - KL(q(z|x) || p(z)) with one z per image, in nats.
+    """Evidence lower bound E_q[log p(x|z)] - KL(q(z|x) || p(z)) with one z per image in the first term, in nats.
 
     x: (B, 784) floats; estimator of the KL: 'analytic' or 'mc', the latter with `kl_samples`. Returns (B,).
     """
@@ -213,42 +214,40 @@ def train(estimator: str, seed: int, data: dict[str, Tensor], args: argparse.Nam
         utils.save_checkpoint(path, config, modules, history)
         train_elbo, valid_elbo, seconds = (history[key][-1] for key in ("train_elbo", "elbo", "seconds"))
         text = f"ELBO train {train_elbo:.2f}, valid {valid_elbo:.2f}, {seconds:.1f} s"
-        print(f"{ESTIMATORS[estimator]}, seed {seed}, epoch {epoch}/{args.epochs}: {text}", flush=True)
+        print(f"{ESTIMATORS[estimator]}, seed {seed}, epoch {epoch}/{args.epochs}: {text}")
 
 
 # --- Evaluation -------------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
-def importance_log_weights(vae: VAE, images: Tensor, num_samples: int, chunk_size: int = 2000) -> Tensor:
-    """Return log p(x|z) + log p(z) - log q(z|x) with `num_samples` z ~ q(z|x) for each image: (N, num_samples).
+def importance_log_weights(vae: VAE, images: Tensor, num_samples: int) -> Tensor:
+    """Return log p(x|z) + log p(z) - log q(z|x) with K = `num_samples` z ~ q(z|x) for each image: (N, K).
 
-    images: (N, 784) uint8. At most `chunk_size` pairs (x, z) are decoded at once: few enough to stay in the processor's
-    cache. The noise is drawn image by image, so the weights do not depend on `chunk_size`.
+    images: (N, 784) uint8. About 2,000 pairs (x, z) at once stay in the processor's cache.
     """
-    log_weights = torch.empty(len(images), num_samples, device=images.device)
-    group = max(1, chunk_size // num_samples)
-    for start in trange(0, len(images), group, desc="importance sampling", leave=False, disable=None):
-        x = images[start : start + group].float()
-        mu, logvar = vae.encode(x)  # (b, L)
-        eps = torch.stack([torch.randn(num_samples, mu.shape[1], device=x.device) for _ in x])  # (b, K, L)
-        z = mu[:, None] + (0.5 * logvar[:, None]).exp() * eps
-        log_p_x = torch.cat([vae.log_likelihood(x, part) for part in z.split(chunk_size, dim=1)], dim=1)
-        mu, logvar, z = mu.repeat_interleave(num_samples, 0), logvar.repeat_interleave(num_samples, 0), z.flatten(0, 1)
+    log_weights = []
+    chunks = images.split(max(1, 2000 // num_samples))
+    for chunk in tqdm(chunks, desc="importance sampling", leave=False, disable=None):
+        x = chunk.float()
+        mu, logvar = vae.encode(x)
+        mu = mu.repeat_interleave(num_samples, 0)  # (B K, L)
+        logvar = logvar.repeat_interleave(num_samples, 0)
+        z = mu + (0.5 * logvar).exp() * torch.randn_like(mu)
+        log_p_x = vae.log_likelihood(x, z.view(len(x), num_samples, -1))  # (B, K)
         log_p_z = log_likelihood_normal(torch.zeros_like(z), torch.zeros_like(z), z)
         log_q_z = log_likelihood_normal(mu, logvar, z)
-        log_weights[start : start + group] = log_p_x + (log_p_z - log_q_z).view_as(log_p_x)
-    return log_weights
+        log_weights.append(log_p_x + (log_p_z - log_q_z).view_as(log_p_x))
+    return torch.cat(log_weights)
 
 
-def log_likelihood_importance_sampling(
-    vae: VAE, images: Tensor, num_samples: int = 200, chunk_size: int = 2000
-) -> Tensor:
+def log_likelihood_importance_sampling(vae: VAE, images: Tensor, num_samples: int = 200) -> Tensor:
     """Estimate log p(x) = log E_q[p(x, z) / q(z|x)] with K = `num_samples` samples; images: (N, 784). Returns (N,).
 
-    A lower bound in expectation that rises from the ELBO at K = 1 to log p(x) (Burda et al., arXiv 1509.00519, eq. 8).
+    A lower bound in expectation that rises from the ELBO at K = 1 to log p(x) (Burda et al., arXiv 1509.00519, eq. 8
+    and theorem 1).
     """
-    return log_mean_exp(importance_log_weights(vae, images, num_samples, chunk_size))
+    return log_mean_exp(importance_log_weights(vae, images, num_samples))
 
 
 def load_vae(estimator: str, seed: int, args: argparse.Namespace, source: str) -> VAE:
@@ -278,7 +277,9 @@ def evaluate(vae: VAE, estimator: str, seed: int, data: dict[str, Tensor], args:
 
 def evaluate_all(histories: dict, data: dict[str, Tensor], args: argparse.Namespace, source: str) -> dict:
     """Return `results` of metrics.json: the numbers of each seed that has both models, and the curves."""
-    seeds, estimates, elbos = {}, {name: [] for name in ESTIMATORS}, {name: [] for name in ESTIMATORS}
+    seeds = {}
+    estimates = {name: [] for name in ESTIMATORS}
+    elbos = {name: [] for name in ESTIMATORS}
     for seed in sorted(histories["analytic"].keys() & histories["mc"].keys()):
         seeds[str(seed)] = {}
         for name in ESTIMATORS:
@@ -294,7 +295,7 @@ def evaluate_all(histories: dict, data: dict[str, Tensor], args: argparse.Namesp
 
 
 def evenly_spaced(images: Tensor, num: int) -> Tensor:
-    """At most `num` of the images, evenly spaced, because the official test set is sorted by digit."""
+    """At most `num` of the images, evenly spaced, because binarized MNIST's test set is sorted by digit."""
     num = min(num, len(images))
     return images[torch.arange(num) * len(images) // num]
 
@@ -420,11 +421,11 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
-    print(f"device: {utils.describe(args.device)}", flush=True)
+    print(f"device: {utils.describe(args.device)}")
     if args.figures_only:
         return pages.publish(utils.read_metrics(args.out, "q1_vae"), args.out, words, draw_curves)
     images, source = load_images(args)
-    print(f"data: {source}", flush=True)
+    print(f"data: {source}")
     if args.download:
         return
     trainings = [(name, seed) for seed in range(args.seed, args.seed + args.repeats) for name in ESTIMATORS]
@@ -432,26 +433,17 @@ def main(argv: list[str] | None = None) -> None:
     for training in trainings:
         train(*training, images, args, source)
 
-    def config(estimator: str, seed: int) -> dict:
-        return training_config(estimator, seed, args, source)
-
     start = time.perf_counter()
-    histories = utils.finished_trainings(args, list(ESTIMATORS), config)
+    histories, made_by, seconds = utils.finished_trainings(args, training_config, list(ESTIMATORS), source)
     results = evaluate_all(histories, images, args, source)
     seeds = [int(seed) for seed in results["seeds"]]
     vaes = {name: load_vae(name, seeds[0], args, source) for name in ESTIMATORS}
     draw_images(vaes, images["test"], seeds[0], args.out)
 
-    seconds = time.perf_counter() - start
-    history, provenances = {}, []
-    for seed in seeds:
-        for name in ESTIMATORS:
-            curves = histories[name][seed]
-            provenances.append(curves.pop("provenance"))
-            seconds += sum(curves["seconds"])
-            history[f"{name}_seed{seed}"] = curves
+    seconds += time.perf_counter() - start
+    history = {f"{name}_seed{seed}": histories[name][seed] for seed in seeds for name in ESTIMATORS}
     content = {"config": utils.run_config(args), "seconds": seconds, "history": history, "results": results}
-    metrics = utils.save_metrics(args, "q1_vae", source, utils.merge(*provenances), **content)
+    metrics = utils.save_metrics(args, "q1_vae", source, made_by, **content)
     pages.publish(metrics, args.out, words, draw_curves)
 
 

@@ -1,7 +1,8 @@
 """Problem 2: a Wasserstein GAN with a Lipschitz penalty on SVHN.
 
 Trains the GAN, keeps snapshots of generator and critic, draws samples, perturbations and interpolations from them, and
-puts a number behind each claim with a small classifier trained on the same labelled data.
+measures with a small classifier, trained on the same labelled data, what the original says of them. "The original" is
+the report of one who did the assignment.
 
     python q2_gan.py --quick                                        two minutes on two CPU cores, synthetic digits
     python q2_gan.py                                                the original's recipe on SVHN, for a GPU
@@ -10,7 +11,6 @@ puts a number behind each claim with a small classifier trained on the same labe
 
 import argparse
 import itertools
-import math
 import time
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from tqdm import tqdm, trange
 
 import utils
 from data.augmentation import distort
-from data.classifier import Classifier, classify, judge, read_digits
+from data.classifier import Classifier, classify, judge, read_digits, sure_digits
 from results import gan as words
 from results import pages
 
@@ -40,13 +40,13 @@ RECIPE = {  # the assignment's
 }
 RECIPE |= {  # how it is measured
     "classifier_steps": 900,  # updates of the classifier, 128 images each
-    "augmentation": {"rotation": 15, "scale": 1.2, "shift": 3, "contrast": 0.5, "inversion": 0.5},  # its views
+    "augmentation": {"rotation": 15, "scale": 1.2, "shift": 3, "contrast": 0.5, "inversion": 0.5},  # of `distort`
     "sure": 0.9,  # probability from which the classifier is sure of a digit
-    "samples": 5000,  # in a set
+    "samples": 5000,  # of each snapshot, in each set of noise
     "noise_sets": 5,  # independent ones, for the standard errors
-    "held_out": 10_000,  # test images at most, drawn at random from more
+    "held_out": 10_000,  # test images to compare with, at most; drawn at random where there are more
     "neighbours": 5,  # k of the coverage
-    "epsilons": [1, 2, 3, 5, 10, 20],  # lengths of a perturbation, in the prior's deviations
+    "epsilons": [1, 2, 3, 5, 10, 20],  # lengths of a perturbation, in standard deviations of the prior
     "alphas": [round(0.1 * step, 1) for step in range(11)],  # places along an interpolation
 }
 QUICK = {"iterations": 400, "width": 16, "lr": 1e-3, "classifier_steps": 150, "samples": 1000}
@@ -148,7 +148,7 @@ def train(data: dict, args: argparse.Namespace, config: dict) -> None:
     not finite.
     """
     if all(snapshot_path(args, iteration).exists() for iteration in args.snapshots):
-        print(f"{snapshot_path(args, args.iterations).name}: finished, {args.iterations} iterations", flush=True)
+        print(f"{snapshot_path(args, args.iterations).name}: finished, {args.iterations} iterations")
         return
     torch.manual_seed(args.seed)
     images = data["train_images"]
@@ -180,24 +180,20 @@ def train(data: dict, args: argparse.Namespace, config: dict) -> None:
     saved = time.perf_counter()
     start = saved - history["seconds"]
 
-    def save(path: Path, modules: dict, iteration: int) -> None:
+    def save(target: Path, states: dict, iteration: int) -> None:
         weights = [weight.detach().sum() for network in networks.values() for weight in network.parameters()]
         utils.check_finite(torch.stack(weights), f"a weight at iteration {iteration}")
         history.update(iteration=iteration, seconds=time.perf_counter() - start, sums=sums.tolist())
-        utils.save_checkpoint(path, config, modules, history)
+        utils.save_checkpoint(target, config, states, history)
 
     def noise() -> Tensor:
         return torch.randn(args.batch_size, args.latent_size, device=args.device)
 
-    for iteration in trange(done, args.iterations + 1, desc="training", leave=False, disable=None):
-        if iteration in (0, args.iterations) or time.perf_counter() - saved > SAVE_EVERY:
-            save(path, modules, iteration)
-            saved = time.perf_counter()
-        if iteration in args.snapshots:
-            save(snapshot_path(args, iteration), networks, iteration)
-        if iteration == args.iterations:
-            break
-
+    if not done:
+        save(path, modules, 0)
+    if done in args.snapshots:
+        save(snapshot_path(args, done), networks, done)
+    for iteration in trange(done + 1, args.iterations + 1, desc="training", leave=False, disable=None):
         # (1) Update the critic: maximise the distance minus the penalty
         for _ in range(args.critic_updates):
             x = scale(images[torch.randint(len(images), (args.batch_size,), device=args.device)])
@@ -216,16 +212,21 @@ def train(data: dict, args: argparse.Namespace, config: dict) -> None:
         critic.requires_grad_(True)
 
         sums += torch.stack([distance, penalty]).detach()
-        if (iteration + 1) % RECORD_EVERY == 0:
-            utils.check_finite(sums, f"distance or penalty at iteration {iteration + 1}")
+        if iteration % RECORD_EVERY == 0:
+            utils.check_finite(sums, f"distance or penalty at iteration {iteration}")
             mean_distance, mean_penalty = (sums / RECORD_EVERY).tolist()
             history["distance"].append(mean_distance)
             history["penalty"].append(mean_penalty)
             sums.zero_()
-        if (iteration + 1) % (10 * RECORD_EVERY) == 0:
+        if iteration % (10 * RECORD_EVERY) == 0:
             text = f"distance {mean_distance:.3f}, penalty {mean_penalty:.4f}"
             with tqdm.external_write_mode():
-                print(f"iteration {iteration + 1}: {text}, {time.perf_counter() - start:.0f} s", flush=True)
+                print(f"iteration {iteration}: {text}, {time.perf_counter() - start:.0f} s")
+        if iteration in args.snapshots:
+            save(snapshot_path(args, iteration), networks, iteration)
+        if iteration == args.iterations or time.perf_counter() - saved > SAVE_EVERY:
+            save(path, modules, iteration)
+            saved = time.perf_counter()
 
 
 @torch.no_grad()
@@ -247,7 +248,8 @@ def recalibrate(generator: Generator, z: Tensor) -> None:
 def load_snapshots(args: argparse.Namespace, config: dict) -> tuple[dict[int, Generator], dict[int, Critic], dict]:
     """Return generators, recalibrated, and critics of the snapshots by iteration, and the history up to the last."""
     torch.manual_seed(args.seed)
-    generators, critics, z = {}, {}, torch.randn(20, args.batch_size, args.latent_size, device=args.device)
+    z = torch.randn(20, args.batch_size, args.latent_size, device=args.device)
+    generators, critics = {}, {}
     for iteration in args.snapshots:
         networks = {"generator": Generator(args.latent_size, args.width), "critic": Critic(args.width)}
         history = utils.load_checkpoint(snapshot_path(args, iteration), config, networks)
@@ -273,7 +275,7 @@ def train_classifier(data: dict, args: argparse.Namespace, source: str) -> Class
             utils.load_checkpoint(path, config, {"classifier": classifier})
             return classifier.eval()
     except utils.InputError as error:  # it takes minutes, so nothing is lost
-        print(f"{path.name} is trained anew: {str(error).split(';')[0]}", flush=True)
+        print(f"{path.name} is trained anew: {str(error).split(';')[0]}")
     optimizer = torch.optim.Adam(classifier.parameters(), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=args.classifier_steps)
     images, labels = data["train_images"], data["train_labels"]
@@ -304,7 +306,10 @@ def choose(images: Tensor, num: int) -> Tensor:
 
 
 def frechet_distance(p: Tensor, q: Tensor) -> float:
-    """|m_p - m_q|^2 + tr(C_p + C_q - 2 (C_p C_q)^1/2) of features (N, F), (M, F) (Heusel et al., arXiv 1706.08500)."""
+    """Squared distance |m_p - m_q|^2 + tr(C_p + C_q - 2 (C_p C_q)^1/2) of normals fitted to features (N, F), (M, F).
+
+    Heusel et al., arXiv 1706.08500, there of Inception's features.
+    """
     p, q = p.cpu().double(), q.cpu().double()
     cov_p, cov_q = p.T.cov(), q.T.cov()
     eigenvalues = torch.linalg.eigvals(cov_p @ cov_q).real.clamp(min=0)  # those of the root are their roots
@@ -317,6 +322,11 @@ def neighbour_distances(features: Tensor, k: int) -> Tensor:
     return nearest[:, -1]  # the first is the distance to itself
 
 
+def count_digits(digits: Tensor) -> list[int]:
+    """How often each digit is read; digits: (N,), -1 where none is."""
+    return torch.bincount(digits[digits >= 0], minlength=10).tolist()
+
+
 def measure(images: Tensor, classifier: Classifier, real: Tensor, radii: Tensor, sure: float) -> dict:
     """What the classifier finds in images (N, 3, 32, 32), beside the features (M, F) of real ones.
 
@@ -324,10 +334,10 @@ def measure(images: Tensor, classifier: Classifier, real: Tensor, radii: Tensor,
     `radii` (M,) (coverage; Naeem et al., arXiv 2002.09797), and the Fréchet distance.
     """
     features, probabilities = classify(classifier, images)
-    confidence, digits = probabilities.max(1)
+    digits = sure_digits(probabilities, sure)
     return {
-        "sure": utils.mean(confidence >= sure),
-        "digits": torch.bincount(digits[confidence >= sure], minlength=10).tolist(),
+        "sure": utils.mean(digits >= 0),
+        "digits": count_digits(digits),
         "coverage": utils.mean((torch.cdist(real, features) <= radii[:, None]).any(1)),
         "frechet": frechet_distance(features, real),
     }
@@ -343,7 +353,7 @@ def memorisation(critic: Critic, training: Tensor, held_out: Tensor, samples: Te
         utils.mean(torch.cat([critic(chunk) for chunk in images.split(500)]))
         for images in (training, held_out, samples)
     )
-    return (f_training - f_held_out) / ((f_training - f_samples) or math.inf)
+    return (f_training - f_held_out) / (f_training - f_samples)
 
 
 def perturb(z: Tensor, directions: Tensor, epsilons: Tensor) -> Tensor:
@@ -428,8 +438,8 @@ def evaluate(generators: dict, critics: dict, classifier: Classifier, data: dict
             }
         )
     results = stack_sets(sets)
-    seen = measure(held_out, classifier, real, radii, args.sure)
-    results["held_out"] = {"images": len(held_out), "sure": seen["sure"], "digits": seen["digits"]}
+    digits = read_digits(classifier, held_out, args.sure)
+    results["held_out"] = {"images": len(held_out), "digits": count_digits(digits)}
     results["classifier"] = judge(classifier, held_out, data["test_labels"][chosen], args.sure)
     return results
 
@@ -464,7 +474,7 @@ def draw_quality(metrics: dict, path: Path) -> None:
     iterations, snapshots = results["snapshots"], list(results["per_snapshot"].values())
     figure, ((sure, coverage, frechet),) = utils.subplots(1, 3)
     sure.plot(iterations, [s["sure"] for s in snapshots], color="C0", marker=".", linewidth=0.8)
-    sure.axhline(results["held_out"]["sure"], color="black", linestyle=":", label="real images")
+    sure.axhline(results["classifier"]["sure"], color="black", linestyle=":", label="real images")
     sure.set(title="S: sure of a digit", ylim=(0, 1.05))
     lines = coverage.plot(iterations, [s["coverage"] for s in snapshots], color="C0", marker=".", linewidth=0.8)
     lines[0].set_label("samples, a line for each set of noise")
@@ -572,7 +582,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--classifier-steps", type=utils.positive_int, help="updates of the classifier, 128 images each")
     add("--samples", type=utils.two_or_more, help="samples per snapshot and set of noise, to be measured")
     args = utils.parse_args(parser, argv, RECIPE, QUICK)
-    args.starts, args.pairs = args.samples // 100 + 1, args.samples // 25 + 1  # in a set
+    args.starts, args.pairs = args.samples // 100 + 1, args.samples // 25 + 1  # in each set; each takes many images
     args.perturb_dims = list(dict.fromkeys(args.perturb_dims))
     places = args.snapshots or [round(place * args.iterations) for place in SNAPSHOT_PLACES]
     args.snapshots = sorted({*places, args.iterations})
@@ -585,11 +595,11 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
-    print(f"device: {utils.describe(args.device)}", flush=True)
+    print(f"device: {utils.describe(args.device)}")
     if args.figures_only:
         return pages.publish(utils.read_metrics(args.out, "q2_gan"), args.out, words, draw_curves)
     data, source = utils.load_rgb(args)
-    print(f"data: {source}", flush=True)
+    print(f"data: {source}")
     if args.download:
         return
     old = [args.out / "checkpoint.pt", *args.out.glob("snapshot_*.pt"), args.out / "classifier.pt"]

@@ -1,11 +1,11 @@
 """Problem 3: SimSiam on CIFAR-10 and its ablations.
 
 Trains SimSiam as it is, without stop-gradient and without predictor, and follows each run with a kNN classifier and
-collapse monitors.
+collapse monitors. "The original" is the report of one who did the assignment.
 
     python q3_simsiam.py --quick                        about two minutes on two CPU cores, synthetic digits
     python q3_simsiam.py                                the original's three runs on CIFAR-10, 100 epochs each
-    python q3_simsiam.py --runs baseline --repeats 5    five seeds of one of them, joined with what lies in the folder
+    python q3_simsiam.py --runs baseline --repeats 5    five seeds of one; those finished in --out stay
 """
 
 import argparse
@@ -27,7 +27,7 @@ from results import pages
 from results import simsiam as words
 
 RECIPE = {  # the assignment's
-    "runs": ["baseline", "no_stop_gradient", "no_predictor"],  # the original's, of RUNS
+    "runs": ["baseline", "no_stop_gradient", "no_predictor"],  # the original's; RUNS below has one more
     "repeats": 1,  # seeds of each run
     "epochs": 100,  # passes over the training images
     "batch_size": 1024,  # images per update
@@ -73,7 +73,7 @@ class SimSiam(nn.Module):
 
     base_encoder: a torchvision constructor of a network that ends in `fc`, called with num_classes and
     zero_init_residual. dim: width of z and p. pred_dim: hidden width of the predictor. MLP_mode: None, 'no_pred_mlp'
-    (the predictor is the identity) or 'fixed_random_init' (weights from N(0, 0.01^2), a last bias of 0, all of it
+    (the predictor is the identity) or 'fixed_random_init' (weights from N(0, 0.01^2), a last bias of 0, all parameters
     frozen, as in the assignment's starter); ValueError otherwise.
     """
 
@@ -145,8 +145,7 @@ class SimSiam(nn.Module):
 def knn_accuracy(
     train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, k: int, temperature: float, chunk: int = 500
 ) -> float:
-    """Accuracy of a kNN classifier by cosine similarity, votes weighted with exp(similarity / temperature), up to a
-    factor that the votes of an image share.
+    """Accuracy of a kNN classifier by cosine similarity, votes weighted with exp(similarity / temperature).
 
     train: (N, F), test: (M, F), labels from 0 to 9. Wu et al., arXiv 1805.01978, section 3.4.
     """
@@ -154,7 +153,8 @@ def knn_accuracy(
     for features, labels in zip(test.split(chunk), test_labels.split(chunk), strict=True):
         similarity, index = (F.normalize(features) @ train.T).topk(k, dim=1)
         votes = similarity.new_zeros(len(features), 10)
-        votes.scatter_add_(1, train_labels[index], ((similarity - similarity[:, :1]) / temperature).exp())
+        weights = ((similarity - similarity[:, :1]) / temperature).exp()  # less the largest, against overflow
+        votes.scatter_add_(1, train_labels[index], weights)
         correct.append(votes.argmax(1) == labels)
     return utils.mean(torch.cat(correct))
 
@@ -168,16 +168,16 @@ def output_std(z: Tensor) -> Tensor:
 
 
 def effective_rank(z: Tensor) -> float:
-    """Participation ratio (sum of l)^2 / sum of l^2 of the eigenvalues l of the covariance of z / |z|, from 1 to d.
+    """Participation ratio (sum of l)^2 / sum of l^2 of the eigenvalues l of the covariance of z / |z|.
 
-    z: (B, d). It is 1 where the outputs lie on a line, as on two opposite points; 0 where all are equal, unrounded.
+    z: (B, d). Between 1, where the outputs lie on a line, as on two opposite points, and d; 0 where all are equal.
     """
     covariance = F.normalize(z).T.cov()
     return float(covariance.trace().square() / covariance.square().sum().clamp(min=torch.finfo(z.dtype).tiny))
 
 
 def median_distance(z: Tensor) -> float:
-    """Median of 1 - cosine over all pairs of different rows of z: (B, d), in float64, which mps does not have."""
+    """Median of 1 - cosine over all pairs of different rows of z: (B, d), in float64, on the CPU, as mps has none."""
     z = F.normalize(z.cpu().double())
     first, second = torch.triu_indices(len(z), len(z), offset=1)
     return float((1 - z @ z.T)[first, second].median())
@@ -214,10 +214,15 @@ def embed(model: SimSiam, images: Tensor) -> tuple[Tensor, Tensor]:
     """Backbone features and projector outputs of unaugmented images (N, 3, 32, 32) uint8, in evaluation mode."""
     model.eval()
     dtype = next(model.parameters()).dtype
-    chunks = (normalise(chunk.to(dtype) / 255) for chunk in images.split(1000))
-    features, z = zip(*map(model.represent, chunks), strict=True)
+    outputs = [model.represent(normalise(chunk.to(dtype) / 255)) for chunk in images.split(1000)]
     model.train()
+    features, z = zip(*outputs, strict=True)
     return torch.cat(features), torch.cat(z)
+
+
+def test_accuracy(train: Tensor, test: Tensor, data: dict[str, Tensor], args: argparse.Namespace) -> float:
+    """The kNN classifier's accuracy with these vectors of the training and test images."""
+    return knn_accuracy(train, data["train_labels"], test, data["test_labels"], args.knn_k, args.knn_temperature)
 
 
 def monitor(model: SimSiam, data: dict[str, Tensor], args: argparse.Namespace) -> dict[str, float]:
@@ -225,15 +230,15 @@ def monitor(model: SimSiam, data: dict[str, Tensor], args: argparse.Namespace) -
 
     data: as from `load_images`.
     """
-    labels = data["train_labels"], data["test_labels"]
-    (train, train_z), (test, test_z) = embed(model, data["train_images"]), embed(model, data["test_images"])
+    features, z = embed(model, data["train_images"])
+    test_features, test_z = embed(model, data["test_images"])
     return {
-        "knn_accuracy": knn_accuracy(train_z, labels[0], test_z, labels[1], args.knn_k, args.knn_temperature),
-        "knn_accuracy_backbone": knn_accuracy(train, labels[0], test, labels[1], args.knn_k, args.knn_temperature),
+        "knn_accuracy": test_accuracy(z, test_z, data, args),
+        "knn_accuracy_backbone": test_accuracy(features, test_features, data, args),
         "output_std": float(output_std(test_z)),
         "effective_rank": effective_rank(test_z),
         "median_distance": median_distance(test_z[:1000]),
-        "silent": silent_share(model, test),
+        "silent": silent_share(model, test_features),
     }
 
 
@@ -251,7 +256,7 @@ def silent_share(model: SimSiam, features: Tensor) -> float:
 def pixel_accuracy(data: dict[str, Tensor], args: argparse.Namespace) -> float:
     """The kNN classifier's accuracy on the normalised pixels: what needs no network."""
     train, test = (normalise(data[f"{split}_images"] / 255).flatten(1) for split in ("train", "test"))
-    return knn_accuracy(train, data["train_labels"], test, data["test_labels"], args.knn_k, args.knn_temperature)
+    return test_accuracy(train, test, data, args)
 
 
 def accuracy_float64(model: SimSiam, data: dict[str, Tensor], args: argparse.Namespace) -> float:
@@ -261,7 +266,7 @@ def accuracy_float64(model: SimSiam, data: dict[str, Tensor], args: argparse.Nam
     """
     model, data = copy.deepcopy(model).cpu().double(), {key: tensor.cpu() for key, tensor in data.items()}
     (_, train), (_, test) = (embed(model, data[f"{split}_images"]) for split in ("train", "test"))
-    return knn_accuracy(train, data["train_labels"], test, data["test_labels"], args.knn_k, args.knn_temperature)
+    return test_accuracy(train, test, data, args)
 
 
 def make_optimizer(model: SimSiam, lr: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
@@ -310,17 +315,17 @@ def train(run: str, seed: int, data: dict[str, Tensor], args: argparse.Namespace
             if not group["fix_lr"]:
                 group["lr"] = lr * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / args.epochs))
         order = torch.randperm(len(data["train_images"]), device=args.device)
-        batches = order[: len(order) // args.batch_size * args.batch_size].split(args.batch_size)
+        batches = order[: len(order) // args.batch_size * args.batch_size].split(args.batch_size)  # whole ones
         for batch in tqdm(batches, desc=f"{name} epoch {epoch}", leave=False, disable=None):
             images = data["train_images"][batch]
             x1, x2 = augment(images), augment(images)
             with torch.autocast(args.device.type, torch.bfloat16, enabled=args.precision == "bfloat16"):
-                outputs = model(x1, x2)
-            loss = model.loss(*(output.float() for output in outputs))
+                p1, p2, z1, z2 = (output.float() for output in model(x1, x2))
+            loss = model.loss(p1, p2, z1, z2)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            steps.append(torch.stack([loss.detach(), output_std(outputs[2])]))
+            steps.append(torch.stack([loss.detach(), output_std(z1)]))
             if args.device.type == "cpu":  # where looking at a number does not hold up the device
                 utils.check_finite(steps[-1], f"the loss in epoch {epoch} of {name}")
         numbers = torch.stack(steps)
@@ -333,9 +338,9 @@ def train(run: str, seed: int, data: dict[str, Tensor], args: argparse.Namespace
         if epoch == args.epochs:
             history["knn_accuracy_float64"] = accuracy_float64(model, data, args)
         utils.save_checkpoint(path, config, modules, history)
-        numbers = ", ".join(f"{key} {history[key][-1]:.4g}" for key in CURVES)
+        text = ", ".join(f"{key} {history[key][-1]:.4g}" for key in CURVES)
         hours = history["seconds"][-1] * (args.epochs - epoch) / 3600
-        print(f"{name} epoch {epoch}/{args.epochs}: {numbers}, {hours:.2f} h to go in this run", flush=True)
+        print(f"{name} epoch {epoch}/{args.epochs}: {text}, {hours:.2f} h to go in this run")
 
 
 # --- Figures ----------------------------------------------------------------------------------------------------------
@@ -384,16 +389,19 @@ def draw_runs(metrics: dict, path: Path) -> None:
 def draw_monitors(metrics: dict, path: Path) -> None:
     """How the outputs spread, a colour for each run."""
     figure, ((batch_std, std), (rank, distance)) = utils.subplots(2, 2)
-    panels = {"batch_std": batch_std, "output_std": std, "effective_rank": rank, "median_distance": distance}
-    for run, seeds in metrics["history"].items():
-        for key, axes in panels.items():
-            plot_seeds(axes, seeds, key, f"C{list(RUNS).index(run)}", words.RUNS[run])
+    for number, run in enumerate(RUNS):
+        if run in metrics["history"]:
+            seeds, color, label = metrics["history"][run], f"C{number}", words.RUNS[run]
+            plot_seeds(batch_std, seeds, "batch_std", color, label)
+            plot_seeds(std, seeds, "output_std", color, label)
+            plot_seeds(rank, seeds, "effective_rank", color, label)
+            plot_seeds(distance, seeds, "median_distance", color, label)
     batch_std.set(title="std x sqrt(d), training batches", ylim=(0, None))
     std.set(title="std x sqrt(d), test images", ylim=(0, None))
     rank.set(title="Effective rank, test images", ylim=(0, None))
     distance.set(title=f"Median of 1 - cosine (linear below {words.EQUAL:g})")
     distance.set_yscale("symlog", linthresh=words.EQUAL)
-    for axes in panels.values():
+    for axes in (batch_std, std, rank, distance):
         axes.set_xlabel("epoch")
     if metrics["config"]["quick"]:
         figure.suptitle("A short run: nothing on collapse, which takes tens of epochs")
@@ -428,36 +436,33 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
-    print(f"device: {utils.describe(args.device)}", flush=True)
+    print(f"device: {utils.describe(args.device)}")
     if args.figures_only:
         return pages.publish(utils.read_metrics(args.out, "q3_simsiam"), args.out, words, draw_curves)
     data, source = load_images(args)
-    print(f"data: {source}", flush=True)
+    print(f"data: {source}")
     if args.download:
         return
     trainings = [(run, seed) for seed in range(args.seed, args.seed + args.repeats) for run in args.runs]
     utils.open_out(args, "q3_simsiam", [utils.training_path(args, *training) for training in trainings])
-    torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = True, False
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = False  # the monitors need float32's digits
     for training in trainings:
         train(*training, data, args, source)
 
-    def config(run: str, seed: int) -> dict:
-        return training_config(run, seed, args, source)
-
-    histories, results, provenances, seconds = utils.finished_trainings(args, list(RUNS), config), {}, [], 0.0
+    histories, made_by, seconds = utils.finished_trainings(args, training_config, list(RUNS), source)
+    results = {}
     for run, seeds in histories.items():
         results[run] = {}
         for seed, history in seeds.items():
             results[run][seed] = {key: history[key][-1] for key in CURVES} | {"epochs": len(history["seconds"])}
             results[run][seed]["knn_accuracy_float64"] = history.pop("knn_accuracy_float64")
-            provenances.append(history.pop("provenance"))
-            seconds += sum(history["seconds"])
             untrained = {key: history[key][0] for key in CURVES if key not in BATCH_CURVES}
             results.setdefault("untrained", untrained)  # that of the first
     results["knn_accuracy_pixels"] = pixel_accuracy(data, args)
     results["test_images"] = len(data["test_images"])
     content = {"config": utils.run_config(args), "seconds": seconds, "history": histories, "results": results}
-    metrics = utils.save_metrics(args, "q3_simsiam", source, utils.merge(*provenances), **content)
+    metrics = utils.save_metrics(args, "q3_simsiam", source, made_by, **content)
     pages.publish(metrics, args.out, words, draw_curves)
 
 

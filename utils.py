@@ -7,7 +7,6 @@ import json
 import math
 import os
 import platform
-import re
 import shlex
 import socket
 import subprocess
@@ -145,7 +144,8 @@ def run(main: Callable[[], None]) -> NoReturn:
     """Call `main` and exit: 0, 2 with one line for bad input, 130 with the command that goes on after Ctrl-C."""
     script = Path(sys.argv[0]).name
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # what the terminal's encoding lacks becomes "?"
+        # what the terminal's encoding lacks becomes "?", and each line is in a log file at once
+        stream.reconfigure(errors="replace", line_buffering=True)
     try:
         main()
         status, message = 0, None
@@ -294,9 +294,9 @@ def load_rgb(args: argparse.Namespace) -> tuple[dict[str, Tensor], str]:
 
 @contextmanager
 def reading(damaged: str) -> Iterator[None]:
-    """Turn whatever damaged bytes lead a reader to raise into an InputError that says `damaged`.
+    """Turn any error of a reader into an InputError that says `damaged`, as damaged bytes may lead to any.
 
-    What says nothing about the file keeps its own words: a lack of memory, a missing package, a disk that fails.
+    A lack of memory, a missing package and a disk that fails say nothing about the file, and pass as they are.
     """
     try:
         yield
@@ -477,7 +477,7 @@ def announce(path: Path, done: int, total: int, unit: str) -> None:
         state = f"going on after {unit} {done} of {total}"
     else:
         state = f"training begins, {total} {unit}s"
-    print(f"{path.name}: {state}", flush=True)
+    print(f"{path.name}: {state}")
 
 
 def training_path(args: argparse.Namespace, name: str, seed: int) -> Path:
@@ -485,34 +485,36 @@ def training_path(args: argparse.Namespace, name: str, seed: int) -> Path:
     return args.out / f"checkpoint_{name}_seed{seed}.pt"
 
 
-def finished_trainings(
-    args: argparse.Namespace, names: list[str], config: Callable[[str, int], dict]
-) -> dict[str, dict[int, dict]]:
-    """Return the histories of all trainings of `names` in OUT that are finished, by name and seed.
+def finished_trainings(args: argparse.Namespace, config: Callable, names: list[str], source: str) -> tuple:
+    """Gather all finished trainings of `names` in OUT whose checkpoints agree with `config(name, seed, args, source)`.
 
-    A checkpoint must agree with `config` of its name and seed. Says which are left out, and why.
+    Returns their histories by name and seed, what `provenance` returned for them, and their time in seconds. Says which
+    are left out, and why.
     """
-    histories = {}
-    for path in args.out.glob("checkpoint_*_seed*.pt"):
-        match = re.fullmatch(r"checkpoint_(.*)_seed(\d+)", path.stem)
-        if not match or match[1] not in names:
-            continue
-        name, seed = match[1], int(match[2])
-        try:
-            history = load_checkpoint(path, config(name, seed), {})
-            done = len(history["seconds"])
-            if done != args.epochs:
-                raise InputError(f"{path} is at epoch {done} of {args.epochs}")
-            histories.setdefault(name, {})[seed] = history
-        except InputError as error:
-            print(f"left out: {error}", flush=True)
-    return {name: dict(sorted(histories[name].items())) for name in names if name in histories}
+    histories, made_by, seconds = {}, {}, 0.0
+    for name in names:
+        for path in args.out.glob(f"checkpoint_{name}_seed*.pt"):
+            seed = path.stem.rpartition("seed")[2]
+            if not seed.isdecimal():  # somebody's copy
+                continue
+            try:
+                history = load_checkpoint(path, config(name, int(seed), args, source), {})
+                done = len(history["seconds"])
+                if done != args.epochs:
+                    raise InputError(f"{path} is at epoch {done} of {args.epochs}")
+            except InputError as error:
+                print(f"left out: {error}")
+                continue
+            histories.setdefault(name, {})[int(seed)] = history
+            made_by = merge(made_by, history.pop("provenance"))
+            seconds += sum(history["seconds"])
+    return {name: dict(sorted(seeds.items())) for name, seeds in histories.items()}, made_by, seconds
 
 
 def check_finite(value: Tensor | float, what: str) -> None:
     """Raise InputError if `value`, in words `what`, is not finite."""
     if not torch.isfinite(torch.as_tensor(value)).all():
-        raise InputError(f"{what} is not finite; what was saved before is kept, try a lower --lr")
+        raise InputError(f"{what} is not finite; what was saved before is kept; try a lower --lr and another --out")
 
 
 # --- Results ----------------------------------------------------------------------------------------------------------
@@ -536,7 +538,7 @@ def merge(*provenances: dict[str, list[str]]) -> dict[str, list[str]]:
 
 
 def mean(values: Tensor) -> float:
-    """Mean in float64, which mps does not have."""
+    """Mean in float64, on the CPU, as mps has no float64."""
     return float(values.cpu().double().mean())
 
 

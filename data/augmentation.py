@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # of CIFAR-10's channels
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # the assignment's, for every data set
 
 
 def layout(images: Tensor) -> torch.memory_format:
@@ -89,7 +89,7 @@ def saturation(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def hue(images: Tensor, shift: Tensor) -> Tensor:
-    """Turn the hue by `shift` (n,) turns: to HSV and back (Smith 1978), without leaving its value and chroma."""
+    """Turn the hue by `shift` (n,) turns: to HSV and back; value and chroma stay."""
     red, green, blue = images.unbind(1)
     value, chroma = images.amax(1), images.amax(1) - images.amin(1)
     safe = chroma.clamp(min=1e-8)
@@ -125,7 +125,7 @@ def augment(images: Tensor) -> Tensor:
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Subtract the data set's mean and divide by its deviation, per channel; images (n, 3, H, W) in [0, 1]."""
+    """Subtract MEAN and divide by STD, per channel; images (n, 3, H, W) in [0, 1]."""
     channels = [(images[:, i] - MEAN[i]) / STD[i] for i in range(3)]  # no tensor of constants to copy to the device
     return torch.stack(channels, 1).contiguous(memory_format=layout(images))
 
@@ -145,5 +145,7 @@ def distort(images: Tensor, rotation: float, scale: float, shift: float, contras
     maps = torch.stack([cos, -sin, x, sin, cos, y], 1).view(-1, 2, 3)
     grid = F.affine_grid(maps, list(images.shape), align_corners=False)
     views = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    factor = (1 + uniform(contrast)) * torch.where(uniform(0.5) + 0.5 < inversion, -1, 1)
+    factor = 1 + uniform(contrast)
+    inverted = torch.rand(len(images), device=images.device) < inversion
+    factor = torch.where(inverted, -factor, factor)
     return (factor[:, None, None, None] * views).clamp(-1, 1)

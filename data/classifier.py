@@ -43,10 +43,16 @@ def classify(classifier: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
     return F.normalize(features), classifier.output(features).softmax(1)
 
 
+def sure_digits(probabilities: Tensor, sure: float) -> Tensor:
+    """The most probable digits (N,) by probabilities (N, 10); -1 where the largest is below `sure`."""
+    confidence, digits = probabilities.max(1)
+    return digits.masked_fill(confidence < sure, -1)
+
+
 def read_digits(classifier: Classifier, images: Tensor, sure: float) -> Tensor:
-    """The digit in each of the images (..., 3, 32, 32): (...), -1 where its probability is below `sure`."""
-    confidence, digits = classify(classifier, images.flatten(0, -4))[1].max(1)
-    return digits.masked_fill(confidence < sure, -1).view(images.shape[:-3])
+    """The digit that the classifier is sure of in each of the images (..., 3, 32, 32): (...), -1 where it is not."""
+    _, probabilities = classify(classifier, images.flatten(0, -4))
+    return sure_digits(probabilities, sure).view(images.shape[:-3])
 
 
 def scramble_phases(images: Tensor) -> Tensor:
@@ -70,10 +76,11 @@ def judge(classifier: Classifier, images: Tensor, labels: Tensor, sure: float) -
     Its accuracy, the share of images that it is sure of, how often it is right about those, and of which share of
     phase-scrambled copies it is sure.
     """
-    read = read_digits(classifier, images, sure)
+    _, probabilities = classify(classifier, images)
+    read = sure_digits(probabilities, sure)
     scrambled = read_digits(classifier, scramble_phases(images).clamp(-1, 1), sure)
     return {
-        "accuracy": share(classify(classifier, images)[1].argmax(1) == labels),
+        "accuracy": share(probabilities.argmax(1) == labels),
         "sure": share(read >= 0),
         "right_where_sure": float((read == labels).sum() / (read >= 0).sum().clamp(min=1)),
         "sure_of_scrambled": share(scrambled >= 0),

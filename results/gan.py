@@ -73,7 +73,8 @@ def objection(metrics: dict) -> str:
     """Return why nothing is decided, in a sentence."""
     classifier = metrics["results"]["classifier"]
     for name, (sign, limit) in BELIEVED.items():
-        if classifier[name] < limit if sign == ">=" else classifier[name] > limit:
+        fails = classifier[name] < limit if sign == ">=" else classifier[name] > limit
+        if fails:
             failed = f"{name.replace('_', ' ')} {classifier[name]:.3f}, not {sign} {limit}"
             return f"Numbers without verdicts: the classifier is not believed ({failed})."
     return pages.objection(metrics, SOURCES, RECIPE)
@@ -97,8 +98,8 @@ def places(metrics: dict) -> dict:
         memorised = mean_error(numbers["memorisation"]) if "memorisation" in numbers else "-"
         row = [mean_error(numbers[key]) for key in ("sure", "coverage", "frechet")]
         samples.append([f"iteration {int(iteration):,}", *row, top, memorised])
-    row = [f"{held_out['sure']:.4f}", mean_error(training["coverage"]), mean_error(training["frechet"])]
-    samples.append(["real images, phases scrambled", f"{classifier['sure_of_scrambled']:.4f}", *"----"])
+    row = [f"{classifier['sure']:.4f}", mean_error(training["coverage"]), mean_error(training["frechet"])]
+    samples.append(["real images, phases scrambled", f"{classifier['sure_of_scrambled']:.4f}", "-", "-", "-", "-"])
     samples.append(["real images", *row, f"{three_most_frequent(held_out['digits']):.4f}", "-"])
 
     believed = [["on held-out images", "measured", "needed"]]
@@ -108,11 +109,10 @@ def places(metrics: dict) -> dict:
     reached = [["steps along", "share of sure starts that reach another sure digit"]]
     for key, name in (("named", "the dimensions named"), ("all", "all dimensions"), ("random", "random directions")):
         reached.append([name, mean_error(perturbation[key])])
-    rows = zip(config["perturb_dims"] * 2, results["digits"], strict=True)
     read = [["dimension", "digits read from one z for all", "digits read from a z of its own"]]
-    both = [changes(digits) for _, digits in rows]
-    half = len(both) // 2
-    read += [[dim, same, own] for dim, same, own in zip(config["perturb_dims"], both[:half], both[half:], strict=True)]
+    for i, dim in enumerate(config["perturb_dims"]):
+        own = results["digits"][i + len(config["perturb_dims"])]
+        read.append([dim, changes(results["digits"][i]), changes(own)])
     paths = [["S along the path", "α = 0", "α = 0.5", "α = 1"]]
     for path in ("latent", "pixel"):
         along = [*map(mean_error, zip(*results["interpolation"]["sure"][path], strict=True))]
