@@ -6,6 +6,8 @@ A known mistake is recognised by comparing with what the mistaken formula gives.
 import math
 from collections.abc import Callable, Iterable
 from functools import partial
+from types import MappingProxyType
+from typing import NamedTuple
 
 import oracles
 import torch
@@ -78,9 +80,8 @@ def compare(value: Tensor | None, expected: Tensor, mistakes: dict, tolerance: T
 
 def gradients(value: Tensor, leaves: list[Tensor], weights: Tensor) -> list[Tensor]:
     """Gradients of sum(weights * value), of a value of another size those of its sum; as the child takes them."""
-    value = (value.flatten() * weights).sum() if value.numel() == weights.numel() else value.sum()
-    found = torch.autograd.grad(value, leaves, retain_graph=True, allow_unused=True)
-    return [torch.zeros_like(x) if g is None else g for g, x in zip(found, leaves, strict=True)]
+    value = (value.flatten() * weights.flatten()).sum() if value.numel() == weights.numel() else value.sum()
+    return torch.autograd.grad(value, leaves, retain_graph=True, allow_unused=True, materialize_grads=True)
 
 
 def compare_gradients(
@@ -106,6 +107,41 @@ def leaves(inputs: list[Tensor]) -> list[Tensor]:
     return [x.double().requires_grad_() for x in inputs]
 
 
+class Formula(NamedTuple):
+    """A function that an oracle computes as well."""
+
+    names: str  # of its inputs
+    inputs: Callable  # of a size
+    oracle: Callable
+    mistakes: Callable  # results of mistaken formulas, by the mistake's name
+    request: dict = MappingProxyType({})  # what the child needs beside the inputs
+
+
+def ask(call: Callable, formula: Formula, inputs: list[Tensor], **request) -> dict:
+    """Call the submission's function, with a critic for its weights w."""
+    given = [{"w": x} if name == "w" else x for name, x in zip(formula.names.split(), inputs, strict=True)]
+    return call(given, **formula.request, **request)
+
+
+def check_values(call: Callable, formula: Formula, sizes: list[tuple]) -> None:
+    for size in sizes:
+        inputs = formula.inputs(*size)
+        got = ask(call, formula, inputs)["value"]
+        compare(got, formula.oracle(*inputs), formula.mistakes(*inputs))
+
+
+def check_gradient(call: Callable, formula: Formula, size: tuple, names: str) -> None:
+    """The gradients of the inputs with these names."""
+    inputs = formula.inputs(*size)
+    exact = dict(zip(formula.names.split(), leaves(inputs), strict=True))
+    value = formula.oracle(*exact.values())
+    weights = draw(*value.shape, seed=9, low=0.5, high=2.0)
+    numbers = [number for number, name in enumerate(exact) if name in names.split() and name != "w"]
+    got = ask(call, formula, inputs, grad=numbers, weights=weights)["gradients"]
+    wanted = {name: exact[name] for name in names.split()}
+    compare_gradients(got[: len(wanted)], value, wanted, formula.mistakes(*exact.values()), weights)
+
+
 # --- Problem 1 --------------------------------------------------------------------------------------------------------
 
 
@@ -123,7 +159,6 @@ def bernoulli_mistakes(mu: Tensor, target: Tensor) -> dict[str, Tensor]:
         "target log(mu) is missing": (1 - target) * (1 - mu).log(),
         "target and 1 - target are swapped": oracles.log_bernoulli(mu, 1 - target),
         "mu is taken for a logit": oracles.log_bernoulli(mu.sigmoid(), target),
-        "the logarithm is missing": target * mu + (1 - target) * (1 - mu),
     }
 
 
@@ -168,15 +203,20 @@ def kl_mistakes(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor) 
     }
 
 
+def batch_mistakes(right: Tensor) -> dict[str, Tensor]:
+    return {
+        "the sign": -right,
+        "one number for the whole batch, its sum": right.sum(),
+        "one number for the whole batch, its mean": right.mean(),
+    }
+
+
 def mistaken_sums(terms: Tensor) -> dict[str, Tensor]:
     """What becomes of the terms (B, F) when they are not summed over the features, to (B,)."""
-    return {
-        "the sign": -terms.sum(1),
+    return batch_mistakes(terms.sum(1)) | {
         "the mean over the features, not the sum": terms.mean(1),
         "summed over the batch, not the features": terms.sum(0),
         "averaged over the batch, not summed over the features": terms.mean(0),
-        "one number for the whole batch, its sum": terms.sum(),
-        "one number for the whole batch, its mean": terms.sum(1).mean(),
         "one number for the whole batch, the mean of all entries": terms.mean(),
         "not summed over the features": terms,
     }
@@ -184,78 +224,46 @@ def mistaken_sums(terms: Tensor) -> dict[str, Tensor]:
 
 def log_mean_exp_mistakes(y: Tensor) -> dict[str, Tensor]:
     right = oracles.log_mean_exp(y)
-    return {
+    return batch_mistakes(right) | {
         "log K is missing, the sum in place of the mean": y.logsumexp(1),
         "log K is added, not subtracted": y.logsumexp(1) + math.log(y.shape[1]),
         "divided by K outside the logarithm": y.logsumexp(1) / y.shape[1],
         "over the batch, not the samples": oracles.log_mean_exp(y.T),
-        "the mean of y, without log and exp": y.mean(1),
         "the maximum is not added again": right - y.amax(1),
-        "the logarithm is missing": y.exp().mean(1),
-        "one number for the whole batch, its mean": right.mean(),
-        "one number for the whole batch, its sum": right.sum(),
         "one number for the whole batch, over all entries": oracles.log_mean_exp(y.flatten()[None])[0],
-        "the sign": -right,
     }
 
 
-def summed(terms: Callable, mistakes: Callable) -> tuple[Callable, Callable]:
-    """Make (B,) of functions that give terms (B, F), and add what any sum may get wrong."""
+def summed(names: str, inputs: Callable, terms: Callable, mistakes: Callable) -> Formula:
+    """Of functions that give terms (B, F), a formula for their sums (B,), and what any sum may get wrong."""
 
     def all_mistakes(*inputs: Tensor) -> dict[str, Tensor]:
         named = {name: oracles.per_example(value) for name, value in mistakes(*inputs).items()}
         return named | mistaken_sums(terms(*inputs))
 
-    return lambda *inputs: oracles.per_example(terms(*inputs)), all_mistakes
+    return Formula(names, inputs, lambda *inputs: oracles.per_example(terms(*inputs)), all_mistakes)
 
 
-FORMULAS = {  # inputs of a size, names of those that need gradients, the oracle, results of mistaken formulas
-    "log_likelihood_bernoulli": (bernoulli_inputs, ["mu"], *summed(oracles.log_bernoulli, bernoulli_mistakes)),
-    "log_likelihood_normal": (
-        normal_inputs,
-        ["mu", "logvar", "z"],
-        *summed(oracles.log_normal, normal_mistakes),
-    ),
-    "log_mean_exp": (partial(normal_inputs, count=1), ["y"], oracles.log_mean_exp, log_mean_exp_mistakes),
-    "kl_gaussian_gaussian_analytic": (
-        partial(normal_inputs, count=4),
-        ["mu_q", "logvar_q", "mu_p", "logvar_p"],
-        *summed(oracles.kl, kl_mistakes),
-    ),
-}
-
-
-def check_formula(call: Callable, name: str, sizes: list[tuple[int, int]]) -> None:
-    make_inputs, _, oracle, mistakes = FORMULAS[name]
-    for size in sizes:
-        inputs = make_inputs(*size)
-        compare(call(name, inputs)["value"], oracle(*inputs), mistakes(*inputs))
-
-
-def check_formula_gradient(call: Callable, name: str) -> None:
-    make_inputs, names, oracle, mistakes = FORMULAS[name]
-    inputs, weights = make_inputs(8, 5), draw(8, seed=9, low=0.5, high=2.0)
-    got = call(name, inputs, grad=list(range(len(names))), weights=weights)["gradients"]
-    inputs = leaves(inputs)
-    by_name = dict(zip(names, inputs, strict=False))  # a target needs none
-    compare_gradients(got, oracle(*inputs), by_name, mistakes(*inputs), weights)
+BERNOULLI = summed("mu target", bernoulli_inputs, oracles.log_bernoulli, bernoulli_mistakes)
+NORMAL = summed("mu logvar z", normal_inputs, oracles.log_normal, normal_mistakes)
+MEAN_EXP = Formula("y", partial(normal_inputs, count=1), oracles.log_mean_exp, log_mean_exp_mistakes)
+KL = summed("mu_q logvar_q mu_p logvar_p", partial(normal_inputs, count=4), oracles.kl, kl_mistakes)
 
 
 def check_stability(call: Callable) -> None:
     for shift in (-500.0, 500.0):
         y = 3 * draw(8, 5) + shift
-        mistakes = log_mean_exp_mistakes(y.double())
-        got = tensor(call("log_mean_exp", [y])["value"])
+        got = tensor(call([y])["value"])
         if not got.isfinite().all():
             raise Wrong(f"not finite for entries near {shift:g}: subtract the maximum before exp")
+        y = y.double()
         # without the shift, or the tolerance would be that of large numbers
-        mistakes = {name: value - shift for name, value in mistakes.items()}
-        compare(got - shift, oracles.log_mean_exp(y.double()) - shift, mistakes)
+        mistakes = {name: value - shift for name, value in log_mean_exp_mistakes(y).items()}
+        compare(got - shift, oracles.log_mean_exp(y) - shift, mistakes)
 
 
 B = 2  # examples, each SAMPLES times
-MC, MC_SUM = "kl_gaussian_gaussian_mc", "the sum over the samples, not the mean"
-KL_INPUTS, KL_NAMES, KL, KL_MISTAKES = FORMULAS["kl_gaussian_gaussian_analytic"]
+MC_SUM = "the sum over the samples, not the mean"
 
 
 def copies(inputs: list[Tensor], n: int) -> list[Tensor]:
@@ -271,110 +279,104 @@ def estimates(reply: dict, b: int) -> Tensor:
     return got if got.shape == (b, 1) else tensor(got, (b,))
 
 
+def check_noise(got: Tensor) -> None:
+    if got.std(0).max() < 0.01:
+        seen = "a closed form, or one noise for all?: expected another estimate each time, got the same"
+        raise Wrong(seen, ["z has no noise"])
+
+
 def check_mc(call: Callable, num_samples: int) -> None:
     """SAMPLES estimates of one sample, or one of SAMPLES samples, against the KL."""
-    inputs = KL_INPUTS(B, 3)
+    inputs = KL.inputs(B, 3)
     error = (oracles.per_example(oracles.kl_variance(*inputs)) / SAMPLES).sqrt().double()
     if num_samples == 1:
-        got = estimates(call(MC, copies(inputs, SAMPLES)), B * SAMPLES)
-        got = got.view(SAMPLES, B, *got.shape[1:]).mean(0)
+        got = estimates(call(copies(inputs, SAMPLES)), B * SAMPLES)
+        got = got.view(SAMPLES, B, *got.shape[1:])
+        check_noise(got)
+        got = got.mean(0)
     else:
-        got = estimates(call(MC, [*inputs, num_samples]), B)
-    mistakes = KL_MISTAKES(*inputs) | {MC_SUM: num_samples * KL(*inputs)}
-    compare(got, KL(*inputs), mistakes, STANDARD_ERRORS * error)
+        got = estimates(call([*inputs, num_samples]), B)
+    mistakes = KL.mistakes(*inputs) | {MC_SUM: num_samples * KL.oracle(*inputs)}
+    compare(got, KL.oracle(*inputs), mistakes, STANDARD_ERRORS * error)
 
 
 def check_mc_noise(call: Callable) -> None:
-    mu_q, logvar_q, mu_p, logvar_p = KL_INPUTS(1, 2)
-    one = [
-        mu_q,
-        0.3 * logvar_q,
-        mu_p,
-        0.3 * logvar_p,
-    ]  # for noise that is nearly normal, with a deviation that is known
-    noisy = copies(one, SAMPLES)
-    spread = [estimates(call(MC, [*noisy, *k]), SAMPLES).std().item() for k in ([], [9])]
-    expected = oracles.kl_variance(*one).sum().sqrt().item()
-    if spread[0] < 0.01 * expected:
-        seen = f"a closed form, or one noise for all?: expected a deviation of {expected:.4g}, got 0"
-        raise Wrong(seen, ["z has no noise"])
-    ratio = spread[0] / spread[1]
+    mu_q, logvar_q, mu_p, logvar_p = KL.inputs(1, 2)
+    noisy = copies([mu_q, 0.3 * logvar_q, mu_p, 0.3 * logvar_p], SAMPLES)  # of noise that is nearly normal
+    single, many = (estimates(call([*noisy, *more]), SAMPLES) for more in ([], [9]))
+    check_noise(single)
+    ratio = (single.std() / many.std()).item()
     if not 2.4 < ratio < 3.6:
         mistakes = [MC_SUM] if ratio < 0.5 else ["num_samples makes no difference"] if ratio < 1.2 else []
         raise Wrong(f"expected the noise with 1 sample to be 3 times that with 9, got {ratio:.3g} times", mistakes)
 
 
 def check_mc_gradient(call: Callable) -> None:
-    inputs = KL_INPUTS(B, 3)
-    reply = call(MC, copies(inputs, SAMPLES), grad=[0, 1, 2, 3], weights=torch.ones(B * SAMPLES))
+    inputs = KL.inputs(B, 3)
+    reply = call(copies(inputs, SAMPLES), grad=[0, 1, 2, 3], weights=torch.ones(B * SAMPLES))
     estimates(reply, B * SAMPLES)
-    for gradient, name in zip(reply["gradients"], KL_NAMES, strict=True):
+    by_name = dict(zip(KL.names.split(), leaves(inputs), strict=True))
+    for gradient, name in zip(reply["gradients"], by_name, strict=True):
         if gradient is None:
             raise Wrong(f"no gradient reaches {name}: z is not reparameterised")
     each = [gradient.double().view(SAMPLES, B, 3) for gradient in reply["gradients"]]
     tolerances = [STANDARD_ERRORS * gradient.std(0) / math.sqrt(SAMPLES) for gradient in each]
-    inputs = leaves(inputs)
-    fixed_q = [x.detach() for x in inputs[:2]]
-    mistakes = KL_MISTAKES(*inputs) | {"z is not reparameterised, or detached": KL(*fixed_q, *inputs[2:])}
-    means, by_name = [gradient.mean(0) for gradient in each], dict(zip(KL_NAMES, inputs, strict=True))
-    compare_gradients(means, KL(*inputs), by_name, mistakes, torch.ones(B), tolerances)
+    mu_q, logvar_q, *p = by_name.values()
+    mistakes = KL.mistakes(mu_q, logvar_q, *p)
+    mistakes["z is not reparameterised, or detached"] = KL.oracle(mu_q.detach(), logvar_q.detach(), *p)
+    means = [gradient.mean(0) for gradient in each]
+    compare_gradients(means, KL.oracle(mu_q, logvar_q, *p), by_name, mistakes, torch.ones(B), tolerances)
 
 
 # --- Problem 2 --------------------------------------------------------------------------------------------------------
 
 
-def probe(*shape: int) -> dict:
-    """The child's critic f(x) = <w, x> + c |x|^2 / 2 for x: (B, *shape)."""
-    return {"w": draw(*shape, seed=7) / math.prod(shape) ** 0.5, "c": 1.0}
+def probe(*shape: int) -> Tensor:
+    """The weights w of the child's critic f(x) = <w, x> + |x|^2 / 2 for x: (B, *shape)."""
+    return draw(*shape, seed=7) / math.prod(shape) ** 0.5
 
 
-def probe_value(critic: dict, x: Tensor) -> Tensor:
-    return oracles.per_example(critic["w"] * x + critic["c"] * x**2 / 2)
+def distance_inputs(*shape: int) -> list[Tensor]:
+    return [draw(6, *shape), 0.5 * draw(6, *shape, seed=1), probe(*shape)]
 
 
-def distance_mistakes(f_p: Tensor, f_q: Tensor) -> dict[str, Tensor]:
+def means(p: Tensor, q: Tensor, w: Tensor) -> list[Tensor]:
+    """The critic's values for p and q, and their means."""
+    f_p, f_q = (oracles.per_example(w * x + x**2 / 2) for x in (p, q))
+    return [f_p, f_q, f_p.mean(), f_q.mean()]
+
+
+def distance(*inputs: Tensor) -> Tensor:
+    *_, mean_p, mean_q = means(*inputs)
+    return mean_p - mean_q
+
+
+def distance_mistakes(*inputs: Tensor) -> dict[str, Tensor]:
+    f_p, f_q, mean_p, mean_q = means(*inputs)
     return {
-        "the sign, or p and q are swapped": f_q.mean() - f_p.mean(),
+        "the sign, or p and q are swapped": mean_q - mean_p,
         "the sum in place of the mean": f_p.sum() - f_q.sum(),
-        "the sum of the means, not the difference": f_p.mean() + f_q.mean(),
-        "only p counts": f_p.mean(),
-        "the absolute value": (f_p.mean() - f_q.mean()).abs(),
+        "the sum of the means, not the difference": mean_p + mean_q,
+        "only p counts": mean_p,
+        "the absolute value": (mean_p - mean_q).abs(),
         "the mean over the batch is missing": f_p - f_q,
     }
 
 
-def check_distance(call: Callable, shape: tuple[int, ...]) -> None:
-    p, q, critic = draw(6, *shape), 0.5 * draw(6, *shape, seed=1), probe(*shape)
-    values = probe_value(critic, p), probe_value(critic, q)
-    got = call("vf_wasserstein_distance", [p, q, critic])["value"]
-    compare(got, values[0].mean() - values[1].mean(), distance_mistakes(*values))
-
-
-def check_distance_gradient(call: Callable, names: list[str]) -> None:
-    """Gradients of p and q, through which the generator is trained, or of the critic's weights."""
-    p, q, critic = draw(6, 5), 0.5 * draw(6, 5, seed=1), probe(5)
-    grad, weights = [0, 1] if "q" in names else [], torch.ones(1)
-    got = call("vf_wasserstein_distance", [p, q, critic], grad=grad, weights=weights)["gradients"]
-    by_name = dict(zip(("p", "q", "w"), leaves([p, q, critic["w"]]), strict=True))
-    values = [probe_value(critic | {"w": by_name["w"]}, by_name[name]) for name in ("p", "q")]
-    by_name = {name: by_name[name] for name in names}
-    value, mistakes = values[0].mean() - values[1].mean(), distance_mistakes(*values)
-    compare_gradients(got[: len(names)], value, by_name, mistakes, weights)
-
-
+DISTANCE = Formula("p q w", distance_inputs, distance, distance_mistakes)
 VECTORS, IMAGES = "(B, F)", "images (B, C, H, W)"
 PENALTY_SHAPES = {VECTORS: (5,), IMAGES: (3, 4, 4)}
 
 
-def penalty(call: Callable, *kinds: str) -> tuple[dict, Tensor, Tensor, Tensor, dict]:
+def penalty(call: Callable, *kinds: str) -> tuple[dict, Tensor, Tensor, Tensor, Tensor]:
     """Call lp_reg on 64 pairs of the first kind that it takes; return the reply, the pairs, where it asked the critic,
-    and the critic. Some gradients are below 1, some above."""
+    and the critic's weights. Some gradients are below 1, some above."""
     shape = PENALTY_SHAPES[kinds[0]]
     scale = torch.linspace(0.3, 6, 64).view(-1, *[1] * len(shape)) * (4.5 / math.prod(shape)) ** 0.5
-    x, y, critic = scale * draw(64, *shape), scale * draw(64, *shape, seed=1), probe(*shape)
+    x, y, w = scale * draw(64, *shape), scale * draw(64, *shape, seed=1), probe(*shape)
     try:
-        reply = call("lp_reg", [x, y, critic], weights=torch.ones(1))
-        return reply, x, y, interpolates(reply, x), critic
+        reply = call([x, y, {"w": w}], weights=torch.ones(1))
+        return reply, x, y, interpolates(reply, x), w
     except Wrong as wrong:
         if kinds[1:]:
             return penalty(call, *kinds[1:])
@@ -420,8 +422,8 @@ def penalty_mistakes(gradient: Tensor) -> dict[str, Tensor]:
 
 
 def compare_penalty(call: Callable, kind: str) -> None:
-    reply, _, _, x_hat, critic = penalty(call, kind)
-    gradient = critic["w"] + critic["c"] * x_hat
+    reply, _, _, x_hat, w = penalty(call, kind)
+    gradient = w + x_hat
     compare(reply["value"], oracles.lp_penalty(gradient), penalty_mistakes(gradient))
 
 
@@ -439,7 +441,8 @@ def check_penalty(call: Callable, kind: str, other: str) -> None:
 
 def check_coefficients(call: Callable) -> None:
     """x_hat = alpha x + (1 - alpha) y with alpha in [0, 1], the same within an example, another for each."""
-    _, *points, _ = penalty(call, IMAGES, VECTORS)
+    reply, *points, _ = penalty(call, IMAGES, VECTORS)
+    tensor(reply["value"])  # there is a penalty
     x, y, x_hat = (v.flatten(1) for v in points)
     alpha = ((x_hat - y) * (x - y)).sum(1) / (x - y).square().sum(1)
     if not close(x_hat, alpha[:, None] * x + (1 - alpha[:, None]) * y):
@@ -455,38 +458,30 @@ def check_coefficients(call: Callable) -> None:
 
 
 def check_penalty_gradient(call: Callable) -> None:
-    reply, _, _, x_hat, critic = penalty(call, VECTORS, IMAGES)
+    reply, _, _, x_hat, w = penalty(call, VECTORS, IMAGES)
     if reply["gradients"][0] is None:
         raise Wrong("no gradient reaches the critic: create_graph=True is missing, or a detach() too many")
-    (w,) = leaves([critic["w"]])
-    gradient = w + critic["c"] * x_hat
+    (w,) = leaves([w])
+    gradient = w + x_hat
     value, mistakes = oracles.lp_penalty(gradient), penalty_mistakes(gradient)
     compare_gradients(reply["gradients"], value, {"the critic's weights": w}, mistakes, torch.ones(1))
 
 
+IMAGE = (3, 32, 32)
+
+
 def images(b: int, seed: int = 0) -> Tensor:
-    return draw(b, 3, 32, 32, seed=seed)
+    return draw(b, *IMAGE, seed=seed)
 
 
-def check_shape(call: Callable, name: str, init: list, x: Tensor, shape: tuple[int, ...]) -> None:
-    tensor(call(name, [x], init=init)["value"], shape)
-
-
-def check_parameters(call: Callable, name: str, init: list, x: Tensor) -> None:
-    parts = {"Generator": oracles.generator_parameters, "Critic": oracles.critic_parameters}[name](*init)
-    got, expected = call(name, [x], init=init)["parameters"][0], sum(parts.values())
-    mistakes = {
-        "no biases": expected - parts["biases"],
-        "no batch normalisation": expected - parts.get("norms", 0),
-        "a bias only where no batch normalisation follows": parts["weights"] + parts.get("norms", 0) + 3,
-    }
-    if got != expected:
-        names = [mistake for mistake, count in mistakes.items() if count == got]
-        raise Wrong(": ".join([*names[:1], f"expected {expected} parameters, got {got}"]))
+def check_shape(call: Callable, cases: list[tuple[list, Tensor, tuple]]) -> None:
+    """cases: arguments of the class, an input and the shape of its output."""
+    for init, x, shape in cases:
+        tensor(call([x], init=init)["value"], shape)
 
 
 def check_range(call: Callable) -> None:
-    got = tensor(call("Generator", [draw(6, 10, low=-4, high=4)], init=[10, 8])["value"])
+    got = tensor(call([draw(6, 10, low=-4, high=4)], init=[10, 8])["value"])
     low, high = got.min().item(), got.max().item()
     if not (low >= -1 and high <= 1):  # so that nan is wrong
         raise Wrong(f"no tanh at the end: expected values in [-1, 1], got {low:.3g} to {high:.3g}")
@@ -497,7 +492,7 @@ def check_range(call: Callable) -> None:
 
 
 def check_independence(call: Callable) -> None:
-    alone, among = (tensor(call("Critic", [x], init=[8])["value"]) for x in (images(8)[:2], images(8)))
+    alone, among = (tensor(call([x], init=[8])["value"]) for x in (images(8)[:2], images(8)))
     if among.dim() == 0:
         raise Wrong("one number for the whole batch: expected shape (8,), got ()")
     if not close(alone, among[:2]):
@@ -515,7 +510,7 @@ def siamese(call: Callable, stop_gradient: bool = True, mode: str | None = None,
     """p1, p2, z1, z2 of two batches of 8 images, and the whole reply."""
     init = ["resnet18", DIM, PRED_DIM, stop_gradient, mode]
     views = request.pop("views", [images(8), images(8, seed=1)])
-    reply = call("SimSiam", views, init=init, **request)
+    reply = call(views, init=init, **request)
     outputs = reply["value"]
     if not isinstance(outputs, list) or len(outputs) != 4:
         raise Wrong(f"expected p1, p2, z1, z2, got {len(outputs) if isinstance(outputs, list) else 'one'} output(s)")
@@ -576,7 +571,7 @@ def check_no_predictor(call: Callable) -> None:
 
 def check_fixed_predictor(call: Callable) -> None:
     (p1, *_), reply = siamese(call, mode="fixed_random_init", grad=[0], weights=draw(8, DIM, seed=5))
-    trained = siamese(call)[1]["parameters"][1] - reply["parameters"][1]
+    trained = siamese(call)[1]["trained"] - reply["trained"]
     if trained != PREDICTOR:
         text = "the predictor is not frozen" if trained == 0 else "not just the predictor is frozen"
         raise Wrong(f"{text}: expected {PREDICTOR} frozen parameters in MLP_mode 'fixed_random_init', got {trained}")
@@ -588,11 +583,6 @@ def check_fixed_predictor(call: Callable) -> None:
 def loss_inputs(b: int, d: int) -> list[Tensor]:
     """p1, p2, z1, z2 of which each pair has a similarity of its own."""
     return [draw(b, d, seed=seed) + 0.2 * seed for seed in range(4)]
-
-
-def loss(call: Callable, inputs: list[Tensor], **request) -> dict:
-    init = ["resnet18", DIM, PRED_DIM, False, None]
-    return call("SimSiam", inputs, init=init, method="loss", **request)
 
 
 def loss_mistakes(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor) -> dict[str, Tensor]:
@@ -613,84 +603,76 @@ def loss_mistakes(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor) -> dict[str, T
     }
 
 
-def check_loss(call: Callable, sizes: list[tuple[int, int]]) -> None:
-    for b, d in sizes:
-        inputs = loss_inputs(b, d)
-        compare(loss(call, inputs)["value"], oracles.simsiam_loss(*inputs), loss_mistakes(*inputs))
-
-
-def check_loss_gradient(call: Callable, names: list[str]) -> None:
-    """Of p, always; of z, without stop-gradient."""
-    inputs, weights = loss_inputs(8, DIM), torch.ones(1)
-    grad = [("p1", "p2", "z1", "z2").index(name) for name in names]
-    got = loss(call, inputs, grad=grad, weights=weights)["gradients"]
-    inputs = leaves(inputs)
-    by_name = dict(zip(names, [inputs[i] for i in grad], strict=True))
-    compare_gradients(got, oracles.simsiam_loss(*inputs), by_name, loss_mistakes(*inputs), weights)
+LOSS_REQUEST = {"init": ["resnet18", DIM, PRED_DIM, False, None], "method": "loss"}
+LOSS = Formula("p1 p2 z1 z2", loss_inputs, oracles.simsiam_loss, loss_mistakes, LOSS_REQUEST)
 
 
 def cosine_mistakes(x: Tensor, y: Tensor, dim: int = 1) -> dict[str, Tensor]:
     right, products = F.cosine_similarity(x, y, dim), (x * y).sum(dim)
     mistakes = {f"along axis {axis}, not {dim}": F.cosine_similarity(x, y, axis) for axis in range(x.dim())}
     mistakes.pop(f"along axis {dim}, not {dim}", None)
-    return mistakes | {
-        "not divided by the norms": products,
-        "the sign": -right,
-        "1 - cosine": 1 - right,
-        "averaged over the batch": right.mean(),
-        "divided by the squares of the norms": products / (x.square().sum(dim) * y.square().sum(dim)),
-        "divided by one norm only": products / x.norm(dim=dim),
-        "the mean over the axis, not the sum": right / x.shape[dim],
-    }
+    return (
+        mistakes
+        | batch_mistakes(right)
+        | {
+            "not divided by the norms": products,
+            "1 - cosine": 1 - right,
+            "divided by the squares of the norms": products / (x.square().sum(dim) * y.square().sum(dim)),
+            "divided by one norm only": products / x.norm(dim=dim),
+            "the mean over the axis, not the sum": right / x.shape[dim],
+        }
+    )
 
 
-def check_cosine(call: Callable, cases: list[tuple[list, tuple[int, ...]]]) -> None:
-    """cases: arguments of CosineSimilarity and shape of its inputs."""
-    for init, shape in cases:
-        x, y, dim = draw(*shape), draw(*shape, seed=1) + 0.3, init[0] if init else 1
-        got = call("CosineSimilarity", [x, y], init=init)["value"]
+def cosine_inputs(*shape: int) -> list[Tensor]:
+    return [draw(*shape), draw(*shape, seed=1) + 0.3]
+
+
+COSINE = Formula("x y", cosine_inputs, F.cosine_similarity, cosine_mistakes, {"init": []})
+
+
+def check_axes(call: Callable) -> None:
+    for dim, shape in ((0, (8, 5)), (1, (3, 40)), (-1, (2, 3, 5)), (1, (2, 3, 5))):
+        x, y = cosine_inputs(*shape)
+        got = call([x, y], init=[dim])["value"]
         compare(got, F.cosine_similarity(x, y, dim), cosine_mistakes(x, y, dim))
 
 
 def check_zero_vectors(call: Callable) -> None:
-    got = call("CosineSimilarity", [torch.zeros(3, 5), draw(3, 5)], init=[])["value"]
+    got = call([torch.zeros(3, 5), draw(3, 5)], init=[])["value"]
     if isinstance(got, Tensor) and not got.isfinite().all():
         raise Wrong("not finite for a zero vector: eps is not used; expected 0, got nan")
     compare(got, torch.zeros(3), cosine_mistakes(torch.zeros(3, 5), draw(3, 5)))
 
 
-def check_cosine_gradient(call: Callable) -> None:
-    x, y, weights = draw(8, 5), draw(8, 5, seed=1), draw(8, seed=9, low=0.5, high=2.0)
-    got = call("CosineSimilarity", [x, y], init=[], grad=[0, 1], weights=weights)["gradients"]
-    x, y = leaves([x, y])
-    compare_gradients(got, F.cosine_similarity(x, y), {"x": x, "y": y}, cosine_mistakes(x, y), weights)
-
-
 # --- All --------------------------------------------------------------------------------------------------------------
 
 
-def formula_checks(name: str) -> dict[str, Callable]:
+def formula_checks(formula: Formula, leaves: str) -> dict[str, Callable]:
     return {
-        "values": partial(check_formula, name=name, sizes=[(8, 5)]),
-        "other sizes": partial(check_formula, name=name, sizes=[(3, 784), (6, 1), (17, 2)]),
-        "one example": partial(check_formula, name=name, sizes=[(1, 9)]),
-        "gradient": partial(check_formula_gradient, name=name),
+        "values": partial(check_values, formula=formula, sizes=[(8, 5)]),
+        "other sizes": partial(check_values, formula=formula, sizes=[(3, 784), (6, 1), (17, 2)]),
+        "one example": partial(check_values, formula=formula, sizes=[(1, 9)]),
+        "gradient": partial(check_gradient, formula=formula, size=(8, 5), names=leaves),
     }
 
 
-CHECKS = {name: formula_checks(name) for name in FORMULAS} | {
-    "log_mean_exp": formula_checks("log_mean_exp") | {"no overflow": check_stability},
-    MC: {
+CHECKS = {
+    "log_likelihood_bernoulli": formula_checks(BERNOULLI, "mu"),
+    "log_likelihood_normal": formula_checks(NORMAL, NORMAL.names),
+    "log_mean_exp": formula_checks(MEAN_EXP, MEAN_EXP.names) | {"no overflow": check_stability},
+    "kl_gaussian_gaussian_analytic": formula_checks(KL, KL.names),
+    "kl_gaussian_gaussian_mc": {
         "unbiased with one sample": partial(check_mc, num_samples=1),
         "noise falls with the samples": check_mc_noise,
         "unbiased with many samples": partial(check_mc, num_samples=SAMPLES),
         "unbiased gradient": check_mc_gradient,
     },
     "vf_wasserstein_distance": {
-        "values": partial(check_distance, shape=(5,)),
-        "images": partial(check_distance, shape=(3, 4, 4)),
-        "gradient of the critic": partial(check_distance_gradient, names=["w"]),
-        "gradient of the samples": partial(check_distance_gradient, names=["p", "q"]),
+        "values": partial(check_values, formula=DISTANCE, sizes=[(5,)]),
+        "images": partial(check_values, formula=DISTANCE, sizes=[(3, 4, 4)]),
+        "gradient of the critic": partial(check_gradient, formula=DISTANCE, size=(5,), names="w"),
+        "gradient of the samples": partial(check_gradient, formula=DISTANCE, size=(5,), names="p q"),
     },
     "lp_reg": {
         "(B, F)": partial(check_penalty, kind=VECTORS, other=IMAGES),
@@ -699,16 +681,12 @@ CHECKS = {name: formula_checks(name) for name in FORMULAS} | {
         "gradient of the critic": check_penalty_gradient,
     },
     "Generator": {
-        "shape": partial(check_shape, name="Generator", init=[10, 8], x=draw(6, 10), shape=(6, 3, 32, 32)),
-        "defaults": partial(check_shape, name="Generator", init=[], x=draw(2, 100), shape=(2, 3, 32, 32)),
+        "shape": partial(check_shape, cases=[([10, 8], draw(6, 10), (6, *IMAGE)), ([], draw(2, 100), (2, *IMAGE))]),
         "range": check_range,
-        "parameters": partial(check_parameters, name="Generator", init=[10, 8], x=draw(6, 10)),
     },
     "Critic": {
-        "shape": partial(check_shape, name="Critic", init=[8], x=images(6), shape=(6,)),
-        "defaults": partial(check_shape, name="Critic", init=[], x=images(2), shape=(2,)),
+        "shape": partial(check_shape, cases=[([8], images(6), (6,)), ([], images(2), (2,))]),
         "independent of the batch": check_independence,
-        "parameters": partial(check_parameters, name="Critic", init=[8], x=images(6)),
     },
     "SimSiam": {
         "outputs": check_outputs,
@@ -717,15 +695,15 @@ CHECKS = {name: formula_checks(name) for name in FORMULAS} | {
         "fixed_random_init": check_fixed_predictor,
     },
     "SimSiam.loss": {
-        "values": partial(check_loss, sizes=[(8, DIM)]),
-        "other sizes": partial(check_loss, sizes=[(5, 7), (32, 3)]),
-        "gradient of p": partial(check_loss_gradient, names=["p1", "p2"]),
-        "gradient of z": partial(check_loss_gradient, names=["z1", "z2"]),
+        "values": partial(check_values, formula=LOSS, sizes=[(8, DIM)]),
+        "other sizes": partial(check_values, formula=LOSS, sizes=[(5, 7), (32, 3)]),
+        "gradient of p": partial(check_gradient, formula=LOSS, size=(8, DIM), names="p1 p2"),
+        "gradient of z": partial(check_gradient, formula=LOSS, size=(8, DIM), names="z1 z2"),
     },
     "CosineSimilarity": {
-        "values": partial(check_cosine, cases=[([], (8, 5)), ([1], (3, 40))]),
-        "other axes": partial(check_cosine, cases=[([0], (8, 5)), ([-1], (2, 3, 5)), ([1], (2, 3, 5))]),
+        "values": partial(check_values, formula=COSINE, sizes=[(8, 5)]),
+        "other axes": check_axes,
         "zero vectors": check_zero_vectors,
-        "gradient": check_cosine_gradient,
+        "gradient": partial(check_gradient, formula=COSINE, size=(8, 5), names="x y"),
     },
 }

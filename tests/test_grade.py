@@ -181,6 +181,13 @@ ALPHA = "alpha = torch.rand(x.size(0), *[1] * (x.dim() - 1), device=x.device)"
 PENALTY = "torch.mean(torch.clamp(norm - 1, min=0) ** 2)"
 LOSS_LINE = "-(criterion(p1, z2).mean() + criterion(p2, z1).mean()) * 0.5"
 
+VAR = "var = torch.exp(logvar)"
+VF_LINE, NORM = "critic(p).mean() - critic(q).mean()", "norm = grad.flatten(1).norm(2, dim=1)"
+DETACH, CRITIC_LINE = "z1, z2 = z1.detach(), z2.detach()", "return self.x(x).squeeze()"
+PREDICT = "self.predictor(z1), self.predictor(z2)"
+CALLED = "    def __call__(self, *x):\n        return self.forward(*x)\n"
+CLOSED_FORM = "kl_gaussian_gaussian_analytic(mu_q[:, 0], logvar_q[:, 0], mu_p[:, 0], logvar_p[:, 0])"
+
 MISTAKES = [  # old text, new text, item, points lost, words of the hint
     (
         B_SUM,
@@ -190,182 +197,76 @@ MISTAKES = [  # old text, new text, item, points lost, words of the hint
         "one number for the whole batch, its sum: expected shape (8,)",
     ),
     (B_SUM, B_SUM + ".mean()", BERNOULLI, 0.5, "one number for the whole batch, its mean: expected shape (8,), got ()"),
-    (B_SUM, B_SUM.replace("dim=1", "dim=0"), BERNOULLI, 0.5, "summed over the batch, not the features"),
-    (
-        B_SUM,
-        B_SUM.replace("torch.sum", "torch.mean"),
-        BERNOULLI,
-        0.5,
-        "the mean over the features, not the sum: expected",
-    ),
-    (B_SUM, "-" + B_SUM, BERNOULLI, 0.5, "the sign: expected"),
     (B_SUM, B_SUM.replace("dim=1", "dim=1, keepdim=True"), BERNOULLI, 0.375, "expected shape (8,), got (8, 1)"),
     (B_SUM, B_SUM + ".squeeze()", BERNOULLI, 0.25, "expected shape (1,), got ()"),
     (B_SUM, B_SUM.replace("torch.log(mu)", "torch.log(mu).detach()"), BERNOULLI, 0.25, "gradient of mu: expected"),
     (B_SUM, B_SUM + ".detach()", BERNOULLI, 0.25, "no gradient reaches mu"),
     (B_SUM, "torch.sum(target * torch.log(mu), dim=1)", BERNOULLI, 0.5, "(1 - target) log(1 - mu) is missing"),
     (B_SUM, B_SUM.replace("target", "(1 - target)"), BERNOULLI, 0.5, "target and 1 - target are swapped"),
+    (B_SUM, "(target * mu + (1 - target) * (1 - mu)).sum(1)", BERNOULLI, 1, "expected -"),
     (B_SUM, "None", BERNOULLI, 1, "returns nothing"),
     (B_SUM, B_SUM + ".tolist()", BERNOULLI, 1, "returns no tensor"),
     (B_SUM, "torch.sum(unknown)", BERNOULLI, 1, "line 13: NameError: name 'unknown' is not defined"),
-    (
-        "var = torch.exp(logvar)",
-        "logvar = 2 * logvar; var = torch.exp(logvar)",
-        NORMAL,
-        0.5,
-        "variance is taken for the st",
-    ),
-    (
-        "var = torch.exp(logvar)",
-        "logvar = logvar / 2; var = torch.exp(logvar)",
-        NORMAL,
-        0.5,
-        "deviation is taken for the var",
-    ),
+    (VAR, "logvar = 2 * logvar; " + VAR, NORMAL, 0.5, "the variance is taken for the standard deviation"),
     (N_SUM, N_SUM.replace("LOG_2PI + ", ""), NORMAL, 0.5, "log(2 pi) is missing: expected"),
     (N_SUM, N_SUM.replace(" + logvar", ""), NORMAL, 0.5, "logvar, the log determinant, is missing"),
-    (N_SUM, N_SUM.replace("torch.sum", "torch.mean"), NORMAL, 0.5, "the mean over the features"),
+    (N_SUM, N_SUM.replace("torch.sum", "torch.mean"), NORMAL, 0.5, "the mean over the features, not the sum: expected"),
     (LOG_MEAN, LOG_MEAN.replace(".mean(", ".sum("), LME, 0.5, "log K is missing"),
     (LOG_MEAN, "torch.log(torch.exp(y).mean(dim=1))", LME, 0.2, "not finite for entries near -500"),
     (LOG_MEAN, LOG_MEAN.replace(" + a.squeeze(1)", ""), LME, 0.5, "the maximum is not added again"),
     (LOG_MEAN, "torch.logsumexp(y, 0) - math.log(y.shape[0])", LME, 0.5, "over the batch, not the samples"),
     (LOG_MEAN, LOG_MEAN.replace("a.squeeze(1)", "a"), LME, 0.9, "expected shape (8,), got (8, 8)"),
-    (LOG_MEAN, "y.mean(dim=1)", LME, 0.5, "the mean of y, without log and exp"),
-    (
-        f"def {KL}(mu_q, logvar_q, mu_p, logvar_p)",
-        f"def {KL}(mu_p, logvar_p, mu_q, logvar_q)",
-        KL,
-        0.5,
-        "q and p are swapped",
-    ),
+    (LOG_MEAN, "y.mean(dim=1)", LME, 1, "expected"),
+    (f"{KL}(mu_q, logvar_q, mu_p, logvar_p)", f"{KL}(mu_p, logvar_p, mu_q, logvar_q)", KL, 0.5, "q and p are swapped"),
     (
         RATIO,
-        "logvar_q, logvar_p = 2 * logvar_q, 2 * logvar_p; " + RATIO,
+        "logvar_q, logvar_p = logvar_q / 2, logvar_p / 2; " + RATIO,
         KL,
         0.5,
-        "the variance is taken for the standard",
+        "the standard deviation is taken for",
     ),
     (KL_SUM, KL_SUM.replace("0.5 * ", ""), KL, 0.5, "the factor 1/2 is missing"),
     (KL_SUM, KL_SUM.replace(" - 1", ""), KL, 0.5, "-1 for each dimension is missing"),
     (KL_SUM, KL_SUM.replace("dim=1", "dim=0"), KL, 0.5, "summed over the batch, not the features"),
-    (KL_SUM, KL_SUM + ".mean()", KL, 0.5, "one number for the whole batch, its mean: expected shape (8,), got ()"),
-    (KL_SUM, KL_SUM.replace("torch.sum", "torch.mean"), KL, 0.5, "the mean over the features"),
     (MC_MEAN, "(log_p - log_q).sum(2).mean(1)", MC, 0.5, "the sign"),
     (MC_MEAN, MC_MEAN + ".mean()", MC, 0.5, "one number for the whole batch"),
     (MC_MEAN, "(log_q - log_p).sum(2).sum(1)", MC, 0.5, "3 times that with 9, got 0.3"),
-    (MC_MEAN, "(log_q - log_p).mean(2).mean(1)", MC, 0.5, "the mean over the features"),
     (MC_MEAN, "(log_q - log_p).sum(2).mean(1, keepdim=True)", MC, 0.25, "expected shape (2,), got (2, 1)"),
+    (MC_MEAN, CLOSED_FORM, MC, 0.5, "z has no noise: a closed form, or one noise for all?"),
+    (MC_MEAN, "(log_q - log_p).sum(2)[:, 0]", MC, 0.5, "num_samples makes no difference"),
     (Z, Z.replace("0.5 * ", ""), MC, 0.5, "the noise of z is scaled by the variance"),
     (Z, Z.replace("_q", "_p"), MC, 0.5, "z is drawn from p"),
-    (Z, Z.replace("torch.randn_like(mu_q)", "torch.zeros_like(mu_q)"), MC, 0.5, "z has no noise: expected"),
+    (Z, Z.replace("torch.randn_like(mu_q)", "torch.zeros_like(mu_q)"), MC, 0.5, "z has no noise: a closed form"),
     (Z, Z.replace("torch.randn_like(mu_q)", "torch.rand_like(mu_q)"), MC, 0.5, "uniform noise in place of normal"),
-    (
-        Z,
-        f"with torch.no_grad(): {Z}",
-        MC,
-        0.25,
-        "z is not reparameterised, or detached: gradient of mu_q: expected -1.76",
-    ),
-    (
-        MC_MEAN,
-        "kl_gaussian_gaussian_analytic(mu_q[:, 0], logvar_q[:, 0], mu_p[:, 0], logvar_p[:, 0])",
-        MC,
-        0.25,
-        "no noise",
-    ),
-    (MC_MEAN, "(log_q - log_p).sum(2)[:, 0]", MC, 0.5, "num_samples makes no difference"),
-    ("critic(p).mean() - critic(q).mean()", "critic(q).mean() - critic(p).mean()", VF, 0.5, "p and q are swapped"),
-    (
-        "critic(p).mean() - critic(q).mean()",
-        "critic(p).sum() - critic(q).sum()",
-        VF,
-        0.5,
-        "the sum in place of the mean",
-    ),
-    ("critic(p).mean() - critic(q).mean()", "(critic(p) - critic(q)).mean()", VF, 0, ""),  # of one size, by the starter
-    ("critic(p).mean() - critic(q).mean()", "critic(p) - critic(q)", VF, 0.5, "the mean over the batch is missing"),
-    (
-        "critic(p).mean() - critic(q).mean()",
-        "critic(p).mean() - critic(q.detach()).mean()",
-        VF,
-        0.25,
-        "no gradient reaches q",
-    ),
+    (Z, f"with torch.no_grad(): {Z}", MC, 0.25, "z is not reparameterised, or detached: gradient of mu_q: expected -1"),
+    (VF_LINE, "critic(q).mean() - critic(p).mean()", VF, 0.5, "p and q are swapped"),
+    (VF_LINE, "critic(p).sum() - critic(q).sum()", VF, 0.5, "the sum in place of the mean"),
+    (VF_LINE, "(critic(p) - critic(q)).mean()", VF, 0, ""),  # of one size, by the starter
+    (VF_LINE, "critic(p) - critic(q)", VF, 0.5, "the mean over the batch is missing"),
+    (VF_LINE, "critic(p).mean() - critic(q.detach()).mean()", VF, 0.25, "no gradient reaches q"),
     (ALPHA, "alpha = torch.rand_like(x)", LP, 0.25, "more than one coefficient within an example"),
-    (
-        ALPHA,
-        "alpha = torch.rand(x.size(0), *x.shape[1:-1], 1)",
-        LP,
-        0.25,
-        "more than one coefficient within an example",
-    ),
     (ALPHA, "alpha = torch.rand(1)", LP, 0.25, "one coefficient for the whole batch: expected 64 different, got 0."),
     (ALPHA, ALPHA.replace("rand(", "randn("), LP, 0.25, "coefficients not uniform: expected 0 to 1, got -"),
-    (
-        "norm = grad.flatten(1).norm(2, dim=1)",
-        "norm = grad.norm(2, dim=-1)",
-        LP,
-        0.25,
-        "the norm is taken over the last axis only",
-    ),
-    (
-        "norm = grad.flatten(1).norm(2, dim=1)",
-        "norm = grad.norm(2, dim=1)",
-        LP,
-        0.25,
-        "the norm is taken over axis 1 only",
-    ),
-    (
-        "norm = grad.flatten(1).norm(2, dim=1)",
-        "norm = grad.norm(2, dim=(1, 2, 3))",
-        LP,
-        0.25,
-        "works for images (B, C, H, W), not for (B, F): wrong_",
-    ),
-    (
-        "norm = grad.flatten(1).norm(2, dim=1)",
-        "B, F = grad.shape; norm = grad.norm(2, dim=1)",
-        LP,
-        0.25,
-        "works for (B, F), not for images (B, C, H, W): wrong_",
-    ),
-    ("norm = grad.flatten(1).norm(2, dim=1)", "norm = grad.norm()", LP, 0.5, "one norm for the whole batch"),
+    (NORM, "norm = grad.norm(2, dim=-1)", LP, 0.25, "the norm is taken over the last axis only"),
+    (NORM, "norm = grad.norm(2, dim=(1, 2, 3))", LP, 0.25, "works for images (B, C, H, W), not for (B, F): wrong_"),
+    (NORM, f"B, F = grad.shape; {NORM}", LP, 0.25, "works for (B, F), not for images (B, C, H, W): wrong_"),
+    (NORM, "norm = grad.norm()", LP, 0.5, "one norm for the whole batch"),
     (PENALTY, "torch.mean((norm - 1) ** 2)", LP, 0.5, "two-sided, norms below 1 count"),
     (PENALTY, PENALTY.replace("mean", "sum"), LP, 0.5, "the sum in place of the mean"),
     (PENALTY, PENALTY.replace(" ** 2", ""), LP, 0.5, "the square is missing"),
+    (PENALTY, "None", LP, 1, "returns nothing"),
     (", create_graph=True", "", LP, 0.25, "create_graph=True is missing"),
     (".requires_grad_(True)", "", LP, 0.5, "the interpolate needs requires_grad_()"),
     ("def lp_reg(x, y, critic)", "def lp_reg(x, y, critic, device='cuda')", LP, 0, ""),
-    ("nn.Tanh()", "nn.Sigmoid()", GENERATOR, 0.25, "a sigmoid, or ReLU, in place of tanh"),
-    (", nn.Tanh())", ")", GENERATOR, 0.25, "no tanh at the end"),
-    ("-1, 1, 1))", "-1, 1, 1)) * math.nan", GENERATOR, 0.25, "got nan to nan"),
-    ("h_dim * 2, h_dim, 4, 2, 1)", "h_dim * 2, h_dim, 4, 2, 1, bias=False)", GENERATOR, 0.25, "parameters, got"),
-    ("h_dim, 3, 4, 2, 1)", "h_dim, 3, 3, 1, 1)", GENERATOR, 0.75, "expected shape (6, 3, 32, 32), got (6, 3, 16, 16)"),
-    ("return self.x(x).squeeze()", "return self.x(x).view(-1, 1)", CRITIC, 0.25, "expected shape (6,), got (6, 1)"),
-    ("return self.x(x).squeeze()", "return self.x(x).mean()", CRITIC, 0.75, "expected shape (6,), got ()"),
-    (
-        "nn.Conv2d(h_dim, h_dim * 2, 4, 2, 1),",
-        "nn.Conv2d(h_dim, h_dim * 2, 4, 2, 1), nn.BatchNorm2d(h_dim * 2),",
-        CRITIC,
-        0.5,
-        "depends on the rest of the batch",
-    ),
-    (
-        "z1, z2 = z1.detach(), z2.detach()",
-        "p1, p2 = p1.detach(), p2.detach()",
-        SIMSIAM,
-        0.5,
-        "p is detached instead of z",
-    ),
-    ("z1, z2 = z1.detach(), z2.detach()", "pass", SIMSIAM, 0.5, "z is not detached: with stop_gradient=True"),
+    ("nn.Tanh()", "nn.Sigmoid()", GENERATOR, 0.5, "a sigmoid, or ReLU, in place of tanh"),
+    ("-1, 1, 1))", "-1, 1, 1)) * math.nan", GENERATOR, 0.5, "got nan to nan"),
+    ("h_dim, 3, 4, 2, 1)", "h_dim, 3, 3, 1, 1)", GENERATOR, 0.5, "expected shape (6, 3, 32, 32), got (6, 3, 16, 16)"),
+    (CRITIC_LINE, "return self.x(x).view(-1, 1)", CRITIC, 0.25, "expected shape (6,), got (6, 1)"),
+    (CRITIC_LINE, "x = self.x(x).squeeze(); return x - x.mean()", CRITIC, 0.5, "depends on the rest of the batch"),
+    (DETACH, "p1, p2 = p1.detach(), p2.detach()", SIMSIAM, 0.5, "p is detached instead of z"),
+    (DETACH, "pass", SIMSIAM, 0.5, "z is not detached: with stop_gradient=True"),
     ("if self.stop_gradient:", "if True:", SIMSIAM, 0.25, "z is detached, although stop_gradient=False"),
-    (
-        "= self.predictor(z1), self.predictor(z2)",
-        "= self.predictor(z1.detach()), self.predictor(z2.detach())",
-        SIMSIAM,
-        0.75,
-        "no gradient of p1 reaches the encoder",
-    ),
+    (PREDICT, PREDICT.replace(")", ".detach())"), SIMSIAM, 0.75, "no gradient of p1 reaches the encoder"),
     ("z2 = self.encoder(x2)", "z2 = self.encoder(x1)", SIMSIAM, 0.25, "p1 is not that of its view"),
     ("return p1, p2, z1, z2", "return z1, z2, p1, p2", SIMSIAM, 0.5, "got z1, z2, p1, p2"),
     ("param.requires_grad = False", "pass", SIMSIAM, 0.25, "the predictor is not frozen: expected 288 frozen"),
@@ -375,27 +276,13 @@ MISTAKES = [  # old text, new text, item, points lost, words of the hint
     (LOSS_LINE, LOSS_LINE.replace("mean", "sum"), LOSS, 0.5, "the sum over the batch, not the mean"),
     (LOSS_LINE, "-(criterion(p1, z1).mean() + criterion(p2, z2).mean()) * 0.5", LOSS, 0.5, "p1 with z1, p2 with z2"),
     (LOSS_LINE, "-criterion(p1, z2).mean()", LOSS, 1, "only one of the two terms"),
-    (LOSS_LINE, "1 " + LOSS_LINE, LOSS, 0.5, "1 + the loss"),
     (LOSS_LINE, LOSS_LINE.replace("z2", "z2.detach()"), LOSS, 0.25, "no gradient reaches z2"),
-    (
-        "criterion = CosineSimilarity(dim=1)",
-        "criterion = CosineSimilarity(dim=0)",
-        LOSS,
-        0.5,
-        "the similarity along the batch",
-    ),
-    (
-        "class CosineSimilarity(nn.Module):",
-        "class CosineSimilarity:\n    def __call__(self, *x):\n        return self.forward(*x)\n",
-        COSINE,
-        0,
-        "",
-    ),
-    ("self.dim = dim", "self.dim = 0", COSINE, 1, "along axis 0, not 1"),
+    ("CosineSimilarity(dim=1)", "CosineSimilarity(dim=0)", LOSS, 0.5, "the similarity along the batch"),
+    ("class CosineSimilarity(nn.Module):", "class CosineSimilarity:\n" + CALLED, COSINE, 0, ""),
+    ("self.dim = dim", "self.dim = 0", COSINE, 0.5, "along axis 0, not 1"),
     ("self.dim = dim", "self.dim = 1", COSINE, 0.25, "along axis 1, not 0"),
     (" / torch.clamp(norms, min=self.eps)", "", COSINE, 0.5, "not divided by the norms"),
     ("torch.clamp(norms, min=self.eps)", "norms", COSINE, 0.25, "not finite for a zero vector"),
-    ("return torch.sum(x1 * x2", "return -torch.sum(x1 * x2", COSINE, 0.5, "the sign"),
 ]
 
 
@@ -513,7 +400,7 @@ def test_every_layout_is_read_and_results_are_written(few_items, tmp_path, capsy
     assert item["checks"][0]["note"].startswith("the square is missing")
     assert [check["note"] for check in item["checks"][1:]] == ["the same mistake", "", "the same mistake"]
     assert [result["notes"] for result in results[:2]] == [[], []]
-    assert results[2]["notes"][0].startswith("my homework.ipynb cell 4: SyntaxError")
+    assert results[2]["notes"][0].startswith("my homework.ipynb cell 4 line 1: SyntaxError")
 
 
 def test_gradescope_file_has_a_test_for_each_item_and_grading_twice_gives_the_same(few_items, tmp_path):
@@ -575,7 +462,7 @@ CONSEQUENCES = {  # points and words of each item's line
     MC: (0, "used 1 s of processor time: an endless loop?"),
     VF: (0, "crashed: SIGSEGV"),
     LP: (1, ""),
-    GENERATOR: (0, "not found: q2_model.py line 6: NameError: name 'no_package' is not defined"),
+    GENERATOR: (0, "not found: q2_model.py line 5: ModuleNotFoundError: No module named 'no_package'"),
     CRITIC: (0, ""),
     SIMSIAM: (0, "not found"),
     LOSS: (0, "not found"),
@@ -847,7 +734,6 @@ NEEDED = {  # what a function needs: item and text
     "an alias": (LME, mean_exp("lme") + "log_mean_exp = lme\n"),
     "a lambda": (LME, "log_mean_exp = lambda y: torch.logsumexp(y, 1) - math.log(y.shape[1])\n"),
     "def under if": (LME, "if torch.__version__:\n" + indented(mean_exp())),
-    "def under try": (LME, "try:\n" + indented(mean_exp()) + "except RuntimeError:\n    pass\n"),
     "a class under another name": (COSINE, COSINE_CLASS + "CosineSimilarity = Cosine\n"),
     "a method put in later": (
         COSINE,
@@ -876,13 +762,10 @@ NEEDED = {  # what a function needs: item and text
         "from dataclasses import dataclass\n@dataclass\nclass Settings:\n    l: float = math.log(2 * math.pi)\n"
         "settings = Settings()\n" + normal("settings.l"),
     ),
-    "globals()": (NORMAL, "globals()['L'] = np.log(2 * np.pi)\n" + normal()),
     "annotations of lost packages": (
         LME,
         "from jaxtyping import Float\n" + mean_exp().replace("(y)", "(y: Float[torch.Tensor, 'b k']) -> Float"),
     ),
-    "a decorator of a lost package": (LME, "from beartype import beartype\n@beartype\n" + mean_exp()),
-    "torch.jit.script": (LME, "@torch.jit.script\n" + mean_exp()),
     "torch.compile": (LME, "@torch.compile(dynamic=True)\n" + mean_exp()),
     "training around it": (
         NORMAL,
@@ -895,15 +778,13 @@ NEEDED = {  # what a function needs: item and text
         + mean_exp()
         + "def g():\n    try:\n        pass\n    except A, B:\n        pass\n",
     ),
-    "newer syntax of it": (LME, mean_exp().replace("log_mean_exp(", "log_mean_exp[New](")),
     "newer syntax in it": (LME, mean_exp().replace("    return", "    print(t'{y}')\n    return")),
     "IPython's lines in a script": (
         NORMAL,
         "!pip install a\n%matplotlib inline\nget_ipython().system('ls')\n!echo it's\n"
-        "get_ipython().run_cell_magic('time', '', 'L = np.log(2 * np.pi)\\n')\n" + normal(),
+        + L + normal(),
     ),
     "CUDA": (LP, CUDA.replace("DEVICE", "'cuda'")),
-    "CUDA by number": (LP, "DEVICE = torch.cuda.current_device()\n" + CUDA),
     "CUDA in the environment": (
         LP,
         "import os\nos.environ['CUDA_VISIBLE_DEVICES'] = '0'\nDEVICE = torch.device(f'cuda:{0 * len(os.environ)}')\n"
@@ -913,15 +794,6 @@ NEEDED = {  # what a function needs: item and text
         NORMAL,
         "zero = 0 * torch.rand(1, device='cuda', generator=torch.Generator(device='cuda'))\n"
         + normal("zero + math.log(2 * math.pi)"),
-    ),
-    "CUDA's tensors": (
-        NORMAL,
-        "L = torch.cuda.FloatTensor([2 * math.pi]).type('torch.cuda.FloatTensor').log().cuda()\n" + normal(),
-    ),
-    "a module on CUDA": (
-        COSINE,
-        COSINE_CLASS + "class CosineSimilarity(Cosine):\n    def __init__(self, dim=1, eps=1e-8):\n"
-        "        super().__init__(dim, eps)\n        self.layer = nn.Linear(2, 2, device='cuda:1').to('cuda').cuda()\n",
     ),
     "a loop over the examples": (MC, MC_LOOP),
 }
@@ -962,20 +834,8 @@ PACKAGES |= {  # item and files
         NORMAL,
         {"a.ipynb": notebook("%%writefile new.py\nimport numpy as np\n" + L, HEAD + "%run ./new.py", normal())},
     ),
-    "20 MB of outputs": (
-        LME,
-        {
-            "a.ipynb": json.dumps(
-                {"cells": [{"cell_type": "code", "source": HEAD + mean_exp(), "outputs": ["A" * 21_000_000]}]}
-            )
-        },
-    ),
     ".PY": (LME, {"Q1_SOLUTION.PY": HEAD + mean_exp()}),
     "a zip in a zip": (LME, {"a.zip": zipped({"b/c.ZIP": zipped({"q1.py": HEAD + mean_exp()})})}),
-    "a zip made by Windows": (
-        NORMAL,
-        {"a.zip": zipped({"a\\q1.py": HEAD + "from constants_a import L\n" + normal(), "a\\constants_a.py": HEAD + L})},
-    ),
     "a .tar.gz": (LME, {"a.tar.gz": tarred("../b/q1.py", HEAD + mean_exp())}),
     "Latin-1": (LME, {"q1.py": (HEAD + "# à\n" + mean_exp()).encode("latin-1")}),
     "UTF-16": (LME, {"q1.py": (HEAD + "# à\n" + mean_exp()).encode("utf-16")}),
