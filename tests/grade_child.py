@@ -629,7 +629,7 @@ class Submission:
             "value": plain(value),
             "gradients": plain(gradients),
             "requires_grad": needs_gradient,
-            "seen": [x for critic in critics for x in critic.seen],
+            "seen": [x.reshape(-1, *critic.w.shape) for critic in critics for x in critic.seen],
             "trained": sum(p.numel() for p in parameters if p.requires_grad),
         }
 
@@ -648,10 +648,10 @@ class ProbeCritic(nn.Module):
         self.w, self.seen = nn.Parameter(w), []
 
     def forward(self, x: Tensor) -> Tensor:
-        seen = x.detach()
-        while torch._C._functorch.is_functorch_wrapped_tensor(seen):  # by torch.func.vmap, all examples are in it
+        seen = x.detach().clone()
+        while torch._C._functorch.is_functorch_wrapped_tensor(seen):  # by torch.func.vmap, with all examples in it
             seen = torch._C._functorch.get_unwrapped(seen)
-        self.seen.append(seen.clone().reshape(-1, *seen.shape[seen.dim() - self.w.dim() :]))
+        self.seen.append(seen)
         return (self.w * x + x**2 / 2).flatten(1).sum(1)
 
 

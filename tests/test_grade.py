@@ -5,17 +5,23 @@ import io
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
 import tarfile
+import threading
+import time
 import zipfile
 from pathlib import Path
 
 import grade
 import pytest
+import torch
 
 ROOT = Path(__file__).parent.parent
+HEAD = "import math\nimport torch\nimport numpy as np\nfrom torch import nn\n"
+UNTIL = "    while True:\n        pass\n"
 
 Q1 = """
 import math
@@ -348,7 +354,7 @@ def notebook(*cells):
 
 def test_every_layout_is_read_and_results_are_written(few_items, tmp_path, capsys):
     starter = write(tmp_path / "starter", LAYOUT)
-    wrong = LAYOUT | {"q2_solution.py": Q2.replace(" ** 2", "")}
+    wrong = LAYOUT | {"q2_solution.py": Q2.replace(" ** 2", "").replace("device=x.device", "device='cuda'")}
     packed = tmp_path / "packed.zip"
     with zipfile.ZipFile(packed, "w") as archive:
         for name, text in wrong.items():
@@ -399,7 +405,7 @@ def test_every_layout_is_read_and_results_are_written(few_items, tmp_path, capsy
     assert [check["passed"] for check in item["checks"]] == [False, False, True, False]
     assert item["checks"][0]["note"].startswith("the square is missing")
     assert [check["note"] for check in item["checks"][1:]] == ["the same mistake", "", "the same mistake"]
-    assert [result["notes"] for result in results[:2]] == [[], []]
+    assert [result["notes"] for result in results[:2]] == [[], ["asks for a GPU, runs on the CPU here"]]
     assert results[2]["notes"][0].startswith("my homework.ipynb cell 4 line 1: SyntaxError")
 
 
@@ -496,7 +502,7 @@ def test_files_that_could_not_be_read_are_told(accidents):
 
 
 def test_statement_that_hangs_is_waited_for_once_and_costs_what_needs_it(few_items, starts, tmp_path, monkeypatch):
-    monkeypatch.setitem(grade.LIMITS, "load", 2)
+    monkeypatch.setitem(grade.LIMITS, "load", 1)
     hanging = f"{LOOP}\nLIMIT = open({str(tmp_path / 'log')!r}, 'a').write('x') and loop()\n"
     needing = Q1.replace("    a = y", "    LIMIT\n    a = y").replace(f"    {Z}", f"    LIMIT\n    {Z}")
     result = grade.grade(write(tmp_path / "frank", LAYOUT | {"q1_solution.py": hanging + needing}), 100)
@@ -508,18 +514,75 @@ def test_statement_that_hangs_is_waited_for_once_and_costs_what_needs_it(few_ite
     assert result["needs_human"] == result["notes"][0]  # half of the points went with it
 
 
-def test_submission_that_hangs_ends_with_its_timeout(few_items, starts, tmp_path):
-    folder = write(
-        tmp_path / "dave",
-        {
-            "q1.py": SOURCE.replace("class CosineSimilarity", f"{LOOP}\nclass CosineSimilarity").replace(
-                LOG_MEAN, "loop()"
-            )
-        },
-    )
-    result = grade.grade(folder, 4)
-    assert result["points"] == 0 and 3.9 < result["seconds"] < 30 and len(starts) == 1
-    assert {grade.first_note(item) for item in result["items"]} == {"not finished in the 4 s of the whole submission"}
+def test_submission_that_hangs_ends_with_its_timeout(starts, tmp_path):
+    path = write(tmp_path, {"q1.py": f"{HEAD}def log_mean_exp(y):\n{UNTIL}"}) / "q1.py"
+    child = grade.Child(tmp_path, 300)
+    child.ask("load", file=str(path), number=None, name=LME)
+    process, child.deadline = child.process, time.monotonic() + 0.2
+    for _ in range(2):
+        with pytest.raises(grade.Accident, match="not finished in the 300 s of the whole submission"):
+            child.call([torch.zeros(2, 2)])
+    assert process.returncode == -signal.SIGKILL and len(starts) == 1
+
+
+ESCAPE = """import os, shutil, subprocess
+
+def log_mean_exp(y):
+    subprocess.Popen(["sleep", "600"], stdout=open(FIFO, "w"), start_new_session=True)
+    shutil.rmtree(os.getcwd())
+    os._exit(1)
+"""
+
+
+def test_what_a_submission_leaves_behind_is_ended_and_what_it_deletes_costs_itself(few_items, tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    text = ESCAPE.replace("FIFO", repr(str(tmp_path / "fifo")))
+    folder = write(tmp_path / "mallory", {"q1.py": text + MC_LOOP})
+    with os.fdopen(os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)) as fifo:
+        result = grade.grade(folder, 100)
+        assert select.select([fifo], [], [], 60)[0] and fifo.read() == ""  # nobody has it open
+    notes = [grade.first_note(item) for item in result["items"]]
+    assert notes[0] == "ended the process, exit status 1: sys.exit or os._exit?" and "No such file" in notes[1]
+    assert result["points"] == 0 and notes[0] in result["needs_human"]
+
+
+STARTER = """
+import torch
+from torch import nn
+
+def log_likelihood_bernoulli(mu, target):
+    batch_size = mu.size(0)
+    mu, target = mu.view(batch_size, -1), target.view(batch_size, -1)
+    # TODO: compute log_likelihood_bernoulli
+    return
+
+def log_mean_exp(y):
+    raise NotImplementedError
+
+def vf_wasserstein_distance(p, q, critic):
+    pass
+
+def lp_reg(x, y, critic):
+    critic(x)
+
+class SimSiam(nn.Module):
+    def __init__(self, base_encoder, dim=2048, pred_dim=512, stop_gradient=True, MLP_mode=None):
+        super().__init__()
+        self.encoder = base_encoder(num_classes=dim, zero_init_residual=True)
+
+    def loss(self, p1, p2, z1, z2, similarity_function="CosineSimilarity"):
+        return loss
+
+    def forward(self, x1, x2):
+        return p1, p2, z1.detach(), z2.detach()
+"""
+
+
+def test_untouched_starter_gets_nothing(tmp_path):
+    result = grade.grade(write(tmp_path, {"q1_solution.py": STARTER, "q2_model.py": Q2_MODEL}), 300)
+    assert (result["points"], result["possible"]) == (0, 10)
+    passed = [item["name"] for item in result["items"] if all(check["passed"] for check in item["checks"])]
+    assert passed == [GENERATOR, CRITIC]
 
 
 def test_expected_values_are_out_of_reach_and_patches_stay_in_the_child(few_items, tmp_path):
@@ -587,41 +650,54 @@ def fake_grade(monkeypatch, stop_at=None):
         checks = [{"name": "values", "passed": False, "note": "the sign: expected 1, got -1"}]
         item = {"name": LME, "points": len(path.name), "possible": 9, "checks": checks}
         result = {"path": str(path), "points": len(path.name), "possible": 9, "seconds": 0, "items": [item]}
-        return result | {"needs_human": "", "notes": ["naïve \u2192"]}
+        return result | {"needs_human": "", "notes": ["naïve \u2192\r\x1b[2J"]}
 
     monkeypatch.setattr(grade, "grade", grade_at_once)
     monkeypatch.setattr(grade, "NUMBERS", {LME: "1.1"})
     return graded
 
 
+def graded_in(path):
+    """The submissions and points of a CSV file."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [row[:2] for row in csv.reader(file)][1:]
+
+
 def test_after_ctrl_c_the_same_command_goes_on(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for name in ("a", "bb", "ccc"):
+    monkeypatch.setattr(grade, "stopping", threading.Event())
+    for name in ("a", "bb", "ccc", "d"):
         (tmp_path / name).mkdir()
     command = "a bb ccc --csv out.csv --json out.json --feedback texts".split()
     graded = fake_grade(monkeypatch, stop_at="ccc")
     with pytest.raises(SystemExit) as end:
         grade.main(command)
     assert end.value.code == 130 and capsys.readouterr().err == "grade.py: stopped; what was graded is written\n"
-    assert [line.split(",")[:2] for line in Path("out.csv").read_text("utf-8").splitlines()[1:]] == [
-        ["a", "1"],
-        ["bb", "2"],
-    ]
+    assert graded_in(Path("out.csv")) == [["a", "1"], ["bb", "2"]]
     with Path("out.csv").open("a") as file:
         file.write("ccc,3")  # what a crash leaves
     again = fake_grade(monkeypatch)
-    grade.stopping.clear()
     grade.main(command)
     assert (graded, again) == (["a", "bb"], ["ccc"])
-    assert [line.split(",")[0] for line in Path("out.csv").read_text("utf-8").splitlines()[1:]] == ["a", "bb", "ccc"]
+    assert graded_in(Path("out.csv")) == [["a", "1"], ["bb", "2"], ["ccc", "3"]]
     assert [result["points"] for result in json.loads(Path("out.json").read_text())["submissions"]] == [1, 2, 3]
     assert sorted(path.name for path in Path("texts").iterdir()) == ["a.txt", "bb.txt", "ccc.txt"]
     lines = Path("texts/bb.txt").read_text("utf-8").splitlines()
-    assert lines[0] == "2 of 9 points" and lines[2:4] == [
-        "1.1 log_mean_exp: 2 of 9",
-        "    values: the sign: expected 1, got -1",
-    ]
-    assert lines[-1] == "Note: naïve \u2192"
+    assert lines[0] == "2 of 9 points" and lines[2] == "1.1 log_mean_exp: 2 of 9"
+    assert lines[3] == "    values: the sign: expected 1, got -1" and lines[-1] == "Note: naïve \u2192  [2J"
+
+
+def test_what_is_missing_or_cannot_be_written_ends_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "bb", "texts/d.txt", "d"):
+        (tmp_path / name).mkdir(parents=True)
+    command = "a bb d --csv out.csv --feedback texts".split()
+    graded = fake_grade(monkeypatch)
+    grade.main(command)
+    assert "d.txt" in capsys.readouterr().err and graded_in(Path("out.csv")) == [["a", "1"], ["bb", "2"], ["d", "1"]]
+    Path("texts/bb.txt").unlink()
+    grade.main(command)
+    assert graded == ["a", "bb", "d", "bb"] and Path("texts/bb.txt").exists()
 
 
 def test_output_in_another_encoding_ends_nothing(tmp_path, monkeypatch):
@@ -631,7 +707,7 @@ def test_output_in_another_encoding_ends_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdout", output)
     grade.main([str(tmp_path / "a")])
     output.flush()
-    assert b"note: na\xefve \\u2192" in output.buffer.getvalue()
+    assert b"note: na\xefve \\u2192  [2J" in output.buffer.getvalue()
 
 
 def test_ctrl_c_ends_a_submission_that_hangs(tmp_path):
@@ -653,7 +729,6 @@ def test_ctrl_c_ends_a_submission_that_hangs(tmp_path):
 
 # --- Packaging --------------------------------------------------------------------------------------------------------
 
-HEAD = "import math\nimport torch\nimport numpy as np\nfrom torch import nn\n"
 L = "L = np.log(2 * np.pi)\n"
 
 
@@ -694,14 +769,26 @@ class Cosine(nn.Module):
         super().__init__()
         self.dim, self.eps = dim, eps
 
+    def product(self, x, y):
+        return product(x, y, self.dim)
+
     def forward(self, x, y):
-        return (x * y).sum(self.dim) / (x.norm(dim=self.dim) * y.norm(dim=self.dim)).clamp(min=self.eps)
+        return self.product(x, y) / (x.norm(dim=self.dim) * y.norm(dim=self.dim)).clamp(min=self.eps)
+
+def product(x, y, dim):
+    return (x * y).sum(dim)
 """
 CUDA = """
 def lp_reg(x, y, critic):
     a = torch.rand(x.size(0), *[1] * (x.dim() - 1), device=DEVICE)
     x_hat = (a * x.cuda() + (1 - a) * y.to(DEVICE)).requires_grad_()
     gradient = torch.autograd.grad(critic(x_hat).sum(), x_hat, create_graph=True)[0]
+    return torch.clamp(gradient.flatten(1).norm(dim=1) - 1, min=0).pow(2).mean()
+"""
+VMAP = """
+def lp_reg(x, y, critic):
+    a = torch.rand(x.size(0), *[1] * (x.dim() - 1))
+    gradient = torch.func.vmap(torch.func.grad(lambda v: critic(v[None])[0]))(a * x + (1 - a) * y)
     return torch.clamp(gradient.flatten(1).norm(dim=1) - 1, min=0).pow(2).mean()
 """
 MC_LOOP = """
@@ -714,12 +801,47 @@ def kl_gaussian_gaussian_mc(mu_q, logvar_q, mu_p, logvar_p, num_samples=1):
         values.append((q.log_prob(z) - p.log_prob(z)).sum(1).mean())
     return torch.stack(values)
 """
+DISPATCH = """
+from functools import singledispatch
+from torch import Tensor
+@singledispatch
+def log_mean_exp(y):
+    raise TypeError
+@log_mean_exp.register
+def _(y: Tensor):
+    return torch.logsumexp(y, 1) - math.log(y.shape[1])
+"""
+APPLY = """
+class MeanExp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, y):
+        ctx.save_for_backward(y)
+        return torch.logsumexp(y, 1) - math.log(y.shape[1])
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient[:, None] * torch.softmax(ctx.saved_tensors[0], 1)
+log_mean_exp = MeanExp.apply
+"""
+TRAIN = """
+def train(model, device):
+    model.train()
+    while True:
+        print(model, device)
+class Model:
+    def train(self):
+        device.train()
+cfg, device, model = {}, torch.device("cpu"), Model()
+"""
+LAMBDA = "log_mean_exp = lambda y: torch.logsumexp(y, 1) - math.log(y.shape[1])\n"
+PARSER = "import argparse\nparser = argparse.ArgumentParser()\n"
+DATACLASS = "from dataclasses import InitVar, dataclass\n@dataclass\n"
+TAU = "math.log(2 * math.pi)"
 STUB = HEAD + "def log_mean_exp(y):\n    "
 
 NEEDED = {  # what a function needs: item and text
     "a constant of numpy": (NORMAL, L + normal()),
     "a tensor": (NORMAL, "L = torch.log(torch.tensor(2 * math.pi))\n" + normal()),
-    "dict(...)": (NORMAL, "cfg = dict(l=math.log(2 * math.pi))\n" + normal("cfg['l']")),
     "a comprehension": (NORMAL, "ls = [math.log(k * math.pi) for k in range(1, 3)]\n" + normal("ls[1]")),
     "device chosen in if": (
         LME,
@@ -731,10 +853,11 @@ NEEDED = {  # what a function needs: item and text
         "try:\n    import cupy as xp\nexcept ImportError:\n    import numpy as xp\n" + normal("xp.log(2 * xp.pi)"),
     ),
     "a library's *": (NORMAL, "from cmath import *\nL = log(2 * pi).real\n" + normal()),
+    "a library's * in try": (NORMAL, "try:\n    from math import *\nfinally:\n    pass\n" + normal("log(2 * pi)")),
     "an alias": (LME, mean_exp("lme") + "log_mean_exp = lme\n"),
-    "a lambda": (LME, "log_mean_exp = lambda y: torch.logsumexp(y, 1) - math.log(y.shape[1])\n"),
     "def under if": (LME, "if torch.__version__:\n" + indented(mean_exp())),
-    "a class under another name": (COSINE, COSINE_CLASS + "CosineSimilarity = Cosine\n"),
+    "a method that calls a global of its name": (COSINE, COSINE_CLASS.replace("Cosine", "CosineSimilarity")),
+    "a class attribute of a global's name": (NORMAL, f"{L}class Config:\n    L = L\n{normal('Config.L')}"),
     "a method put in later": (
         COSINE,
         COSINE_CLASS + "class CosineSimilarity(Cosine):\n    def forward(self, x):\n        pass\n"
@@ -745,44 +868,61 @@ NEEDED = {  # what a function needs: item and text
         "cfg, parts = {}, []\nparts.append(math.log(math.pi))\nfor part in (2,):\n"
         "    parts.append(math.log(part))\ncfg.update(l=0)\ncfg['l'] += sum(parts)\n" + normal("cfg['l']"),
     ),
+    "changes whose value is kept": (
+        NORMAL,
+        f"cfg, w = {{}}, torch.ones(1)\n_ = cfg.setdefault('l', {TAU})\n_ = w.fill_(0)\n" + normal("cfg['l'] + w"),
+    ),
+    "changes of a part": (NORMAL, f"cfg = {{'m': {{}}}}\nm = cfg['m']\nm['l'] = {TAU}\n" + normal("cfg['m']['l']")),
     "changes by a function": (
         NORMAL,
-        "def set_up(cfg):\n    global L\n    L = 0\n    cfg['l'] = math.log(2 * math.pi)\ncfg = {}\nset_up(cfg)\n"
-        + normal("L + cfg['l']"),
+        f"def set_up(cfg, parts):\n    global L\n    L = 0\n    cfg['l'] = {TAU}\n    parts.append(0)\n"
+        "cfg, parts = {}, []\nset_up(cfg, parts=parts)\n" + normal("L + cfg['l'] + parts[0]"),
     ),
-    "changes by torch": (NORMAL, "w = torch.zeros(1)\nnn.init.constant_(w, math.log(2 * math.pi))\n" + normal("w")),
+    "changes by torch": (NORMAL, f"w = torch.zeros(1)\nnn.init.constant_(w, {TAU})\n" + normal("w")),
     "a command line": (
         NORMAL,
-        "import argparse\nparser = argparse.ArgumentParser()\n"
-        "parser.add_argument('--l', type=float, default=np.log(2 * np.pi))\nargs = parser.parse_args()\n"
-        + normal("args.l"),
+        f"{PARSER}group = parser.add_argument_group('model')\ngroup.add_argument('--l', type=float, default={TAU})\n"
+        "args = parser.parse_args()\n" + normal("args.l"),
     ),
     "a data class": (
         NORMAL,
-        "from dataclasses import dataclass\n@dataclass\nclass Settings:\n    l: float = math.log(2 * math.pi)\n"
-        "settings = Settings()\n" + normal("settings.l"),
+        DATACLASS + "class Settings:\n    k: InitVar[float] = 2\n    def __post_init__(self, k):\n"
+        "        self.l = math.log(k * math.pi)\nsettings = Settings()\n" + normal("settings.l"),
     ),
+    "overloads by annotation": (LME, DISPATCH),
+    "a function without a signature": (LME, APPLY),
     "annotations of lost packages": (
         LME,
         "from jaxtyping import Float\n" + mean_exp().replace("(y)", "(y: Float[torch.Tensor, 'b k']) -> Float"),
     ),
     "torch.compile": (LME, "@torch.compile(dynamic=True)\n" + mean_exp()),
+    "a script's global": (NORMAL, f"{normal()}if __name__ == '__main__':\n    L = {TAU}\n    exit()\n"),
+    "a module's global": (NORMAL, f"{normal()}if not __name__ == '__main__':\n    L = {TAU}\n"),
     "training around it": (
         NORMAL,
         f"losses = []\nwhile True:\n    losses.append(L)\n{L}{normal()}if __name__ == '__main__':\n    L = exit()\n",
     ),
+    "training in print": (
+        LME,
+        f"def f():\n{UNTIL}print(f())\n" + mean_exp().replace("    return", "    print(1)\n    return"),
+    ),
+    "training with a global": (
+        NORMAL,
+        f"{TRAIN}train(model, device)\nfor epoch in range(2):\n    rate = cfg.get('rate')\n    train(model, 0)\n"
+        + normal(f"torch.tensor({TAU}, device=device) + len(cfg)"),
+    ),
+    "its value for what was trained": (LME, f"{mean_exp()}def f():\n{UNTIL}model = f()\nlog_mean_exp(model)\n"),
     "a function without a body": (LME, "def to_do():\n    # TODO\n\n" + mean_exp()),
     "newer syntax": (
         LME,
-        "class Newer[New]:\n    x = 1\n\n"
-        + mean_exp()
-        + "def g():\n    try:\n        pass\n    except A, B:\n        pass\n",
+        f"class Newer[New]:\n    x = 1\n\n{mean_exp('log_mean_exp[T: list[int]]')}"
+        "def g():\n    try:\n        pass\n    except A, B:\n        pass\n",
     ),
     "newer syntax in it": (LME, mean_exp().replace("    return", "    print(t'{y}')\n    return")),
+    "what cannot be compiled": (LME, f"x = {' + '.join(['1'] * 1500)}\nreturn x\n{mean_exp()}"),
     "IPython's lines in a script": (
         NORMAL,
-        "!pip install a\n%matplotlib inline\nget_ipython().system('ls')\n!echo it's\n"
-        + L + normal(),
+        "!pip install a\n" * 301 + f"%matplotlib inline\nget_ipython().system('ls')\n!echo it's\n{L}{normal()}",
     ),
     "CUDA": (LP, CUDA.replace("DEVICE", "'cuda'")),
     "CUDA in the environment": (
@@ -793,9 +933,10 @@ NEEDED = {  # what a function needs: item and text
     "CUDA's generator": (
         NORMAL,
         "zero = 0 * torch.rand(1, device='cuda', generator=torch.Generator(device='cuda'))\n"
-        + normal("zero + math.log(2 * math.pi)"),
+        + normal(f"zero + torch.cuda.memory_reserved() + {TAU}"),
     ),
     "a loop over the examples": (MC, MC_LOOP),
+    "a penalty by torch.func": (LP, VMAP),
 }
 PACKAGES = {title: (item, {"q1_solution.py": HEAD + text}) for title, (item, text) in NEEDED.items()}
 PACKAGES |= {  # item and files
@@ -832,10 +973,25 @@ PACKAGES |= {  # item and files
     ),
     "%%writefile and %run": (
         NORMAL,
-        {"a.ipynb": notebook("%%writefile new.py\nimport numpy as np\n" + L, HEAD + "%run ./new.py", normal())},
+        {
+            "a.ipynb": notebook(
+                "%%writefile new.py\nimport numpy as np\n" + L, HEAD + "%run ./new.py", "import new\n" + normal("new.L")
+            )
+        },
     ),
-    ".PY": (LME, {"Q1_SOLUTION.PY": HEAD + mean_exp()}),
-    "a zip in a zip": (LME, {"a.zip": zipped({"b/c.ZIP": zipped({"q1.py": HEAD + mean_exp()})})}),
+    "the starter in %%writefile": (
+        LME,
+        {
+            "a.ipynb": notebook("%%writefile q1_solution.py\n" + STUB + "pass", "%%writefile"),
+            "q1_solution.py": HEAD + mean_exp(),
+        },
+    ),
+    "long outputs": (
+        LME,
+        {"a.ipynb": notebook(HEAD + mean_exp()).replace('"source"', f'"outputs": ["{"A" * 2_000_000}"], "source"')},
+    ),
+    ".PY in a folder named .py": (LME, {"Q1.py/Q1_SOLUTION.PY": HEAD + mean_exp(), "Q1.py/a.txt": ""}),
+    "a zip in a zip": (LME, {"a.zip": zipped({"b\\c.ZIP": zipped({"q1.py": HEAD + mean_exp()})})}),
     "a .tar.gz": (LME, {"a.tar.gz": tarred("../b/q1.py", HEAD + mean_exp())}),
     "Latin-1": (LME, {"q1.py": (HEAD + "# à\n" + mean_exp()).encode("latin-1")}),
     "UTF-16": (LME, {"q1.py": (HEAD + "# à\n" + mean_exp()).encode("utf-16")}),
@@ -857,7 +1013,9 @@ PACKAGES |= {  # item and files
         {
             "outer_a.py": HEAD + L,
             "outer_b.py": "zero = int()\n",
-            "q1.py": HEAD + "import lost.outer_b\nfrom lost.outer_a import *\n" + normal("L + lost.outer_b.zero"),
+            "q1.py": HEAD
+            + "import lost.outer_b\nfrom lost.outer_a import *\nfrom lost import outer_b\n"
+            + normal("L + lost.outer_b.zero + outer_b.zero"),
         },
     ),
     "relative imports": (
@@ -868,6 +1026,20 @@ PACKAGES |= {  # item and files
             "p/r/near.py": HEAD + L + "while True:\n    pass\n",
         },
     ),
+    "* of a file in try": (
+        NORMAL,
+        {
+            "q1.py": HEAD + "try:\n    from starred import *\nexcept ImportError:\n    from a import *\n" + normal(),
+            "starred.py": HEAD + L,
+        },
+    ),
+    "changes by another file's function": (
+        NORMAL,
+        {
+            "q1.py": f"{HEAD}from changing import set_up\ncfg = {{}}\nset_up(cfg)\n{normal('cfg[0]')}",
+            "changing.py": f"{HEAD}def set_up(cfg):\n    cfg[0] = {TAU}\n",
+        },
+    ),
     "a notebook imported": (
         NORMAL,
         {"q1.py": HEAD + "import import_ipynb\nfrom book import L\n" + normal(), "book.ipynb": notebook(HEAD, L)},
@@ -876,11 +1048,17 @@ PACKAGES |= {  # item and files
     "a stub with a name to come": (LME, {"q1_solution.py": STUB + "return lme\n", "z.py": HEAD + mean_exp()}),
     "a stub with a value": (LME, {"q1_solution.py": STUB + "return 0 * y[:, 0]\n", "z.py": HEAD + mean_exp()}),
     "a stub in a later cell": (LME, {"a.ipynb": notebook(HEAD + mean_exp(), STUB + "return y\n")}),
+    "a lambda before a stub": (LME, {"a.ipynb": notebook(HEAD + LAMBDA, STUB + "pass\n")}),
+    "def under if before a stub": (LME, {"a.ipynb": notebook(f"{HEAD}if 1:\n{indented(mean_exp())}", STUB + "pass\n")}),
+    "a raise that was left, and an older version": (
+        LME,
+        {"a.ipynb": notebook(HEAD + mean_exp(extra="1"), mean_exp() + "    raise NotImplementedError\n")},
+    ),
     "a class to be done": (
         COSINE,
         {
-            "q3_solution.py": HEAD + COSINE_CLASS.replace("Cosine(", "CosineSimilarity(").replace("return", "x,"),
-            "z.py": HEAD + COSINE_CLASS.replace("Cosine(", "CosineSimilarity("),
+            "q3_solution.py": HEAD + COSINE_CLASS.replace("Cosine", "CosineSimilarity").replace("return self", "self"),
+            "z.py": HEAD + COSINE_CLASS + "CosineSimilarity = Cosine\n",
         },
     ),
 }
@@ -900,8 +1078,18 @@ def packages(tmp_path_factory):
 
 
 @pytest.mark.parametrize("title", PACKAGES)
-def test_right_answer_keeps_its_points_whatever_its_packaging(packages, title):
+def test_right_answer_keeps_its_points_whatever_its_packaging(packages, title, monkeypatch):
     name, folder = PACKAGES[title][0], packages.folder / str(list(PACKAGES).index(title))
-    found = packages.ask("find", name=name, preferred=grade.FILES[PROBLEM[name]])["found"]
-    results = [grade.grade_definition(packages, name, *where) for where in found if folder in Path(where[0]).parents]
-    assert max(result["share"] for result in results) == 1
+    ask = packages.ask
+
+    def ask_here(do, **request):
+        """The reply, with the definitions of this submission alone."""
+        reply = ask(do, **request)
+        if do == "find":
+            reply["found"] = [where for where in reply["found"] if folder in Path(where[0]).parents]
+        return reply
+
+    monkeypatch.setattr(packages, "ask", ask_here)
+    item = grade.grade_item(packages, PROBLEM[name], name)
+    assert grade.first_note(item) == "" and item["points"] == 1
+    assert not any("endless" in note for note in packages.notes)  # nothing was trained
