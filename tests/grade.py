@@ -249,28 +249,25 @@ def copy(path: Path, open_file: Callable[[], BinaryIO], folder: Path, notes: lis
         return 0
     try:
         with open_file() as file:
-            if path.suffix.lower() in ARCHIVES:
-                if depth > 3:
-                    raise ValueError("too many archives within each other")
+            if path.suffix.lower() not in ARCHIVES:
+                target = (folder / path).with_suffix(path.suffix.lower())
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with target.open("wb") as written:
+                    while size <= MOST_BYTES and (piece := file.read(1 << 20)):
+                        size += written.write(piece)
+            elif depth > 3:
+                raise ValueError("too many archives within each other")
+            else:
                 for name, open_member in members(file):
                     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", "..")]
                     size += copy(path.joinpath(*parts), open_member, folder, notes, depth + 1)
-                    check_size(size)
-                return size
-            target = (folder / path).with_suffix(path.suffix.lower())
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("wb") as written:
-                while piece := file.read(1 << 20):
-                    size += written.write(piece)
-                    check_size(size)
+                    if size > MOST_BYTES:
+                        break
+        if size > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES >> 30} GB")
     except Exception as error:  # damaged, encrypted, unreadable: there are many kinds
         notes.append(f"{path} cannot be read: {error}")
     return size
-
-
-def check_size(size: int) -> None:
-    if size > MOST_BYTES:
-        raise ValueError(f"more than {MOST_BYTES >> 30} GB")
 
 
 def members(file: BinaryIO) -> Iterator[tuple[str, Callable[[], BinaryIO]]]:
@@ -393,13 +390,6 @@ def text_names(paths: list[Path]) -> dict[Path, str]:
     return {path: path.resolve().relative_to(common).as_posix().replace("/", "_") + ".txt" for path in paths}
 
 
-def table(rows: list[list[str]]) -> str:
-    """The closing table: points by number."""
-    cells = [["submission", *NUMBERS.values(), "total"], *(row[:-2] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return printable(["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)) for row in cells])
-
-
 def gradescope(result: dict) -> dict:
     """The results.json of Gradescope's autograder."""
     tests = [
@@ -416,11 +406,14 @@ def gradescope(result: dict) -> dict:
     return {"score": result["points"], "execution_time": result["seconds"], "output": block(result), "tests": tests}
 
 
-@contextlib.contextmanager
-def told() -> Iterator[None]:
-    """What cannot be written is told, and ends nothing."""
+def write_json(path: Path, content: dict) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def attempt(write: Callable, *args) -> None:
+    """Write something; what cannot be written is told, and ends nothing."""
     try:
-        yield
+        write(*args)
     except OSError as error:
         print(f"grade.py: {error}", file=sys.stderr)
 
@@ -483,12 +476,10 @@ def main(argv: list[str] | None = None) -> None:
             results[str(path)], rows[str(path)] = result, row(result)
             print(block(result), end="\n\n", flush=True)
             if args.csv:
-                with told():
-                    write_rows(args.csv, [row(result)], "a")
+                attempt(write_rows, args.csv, [row(result)], "a")
             if args.feedback:
-                with told():
-                    text = feedback(result).encode(errors="backslashreplace")
-                    (args.feedback / names[path]).write_bytes(text)
+                text = feedback(result).encode(errors="backslashreplace")
+                attempt((args.feedback / names[path]).write_bytes, text)
 
     left = [path for path in args.submissions if is_left(path)]
     if len(left) < len(args.submissions):
@@ -507,19 +498,13 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(130) from None
     finally:
         pool.shutdown(cancel_futures=True)
-        order = dict.fromkeys([*map(str, args.submissions), *rows])
+        order = [path for path in dict.fromkeys([*map(str, args.submissions), *rows]) if path in rows]
         if args.csv:
-            with told():
-                write_rows(args.csv, [header(), *(rows[path] for path in order if path in rows)], "w")
+            attempt(write_rows, args.csv, [header(), *(rows[path] for path in order)], "w")
         if args.json:
-            with told():
-                content = {"submissions": [results[path] for path in order if path in results]}
-                args.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    if len(args.submissions) > 1:
-        print(table([rows[str(path)] for path in args.submissions]))
+            attempt(write_json, args.json, {"submissions": [results[path] for path in order if path in results]})
     if args.gradescope:
-        (result,) = results.values()
-        args.gradescope.write_text(json.dumps(gradescope(result), indent=1) + "\n", encoding="utf-8")
+        write_json(args.gradescope, gradescope(results[str(args.submissions[0])]))
 
 
 if __name__ == "__main__":

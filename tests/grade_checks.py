@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SAMPLES = 1000  # of Monte Carlo estimates; few, as some submissions loop over the examples
+RIGHT = ""  # the name of the right one among the results of formulas
 STANDARD_ERRORS = 6  # a correct one is further off once in 10^8, one of the hundred compared less than once in 10^6
 
 
@@ -65,16 +66,16 @@ def tensor(value: Tensor | str | None, shape: tuple[int, ...] | None = None) -> 
     return value.double()
 
 
-def compare(value: Tensor | None, expected: Tensor, mistakes: dict, tolerance: Tensor | float = 0.0) -> None:
-    """Raise Wrong unless the value is the expected; name the mistake of which it is the result."""
-    got, expected = tensor(value), expected.detach().double()
+def compare(value: Tensor | None, results: dict, tolerance: Tensor | float = 0.0) -> None:
+    """Raise Wrong unless the value is the right one; name the mistake of which it is the result."""
+    got, expected = tensor(value), results[RIGHT].detach().double()
     if expected.dim() == 0 and got.shape == (1,):  # as the starter's comments have it
         got = got[0]
     if got.shape == (*expected.shape, 1) and close(got.squeeze(-1), expected, tolerance):
         tensor(got, tuple(expected.shape))
     if close(got, expected, tolerance):
         return
-    names = [name for name, value in mistakes.items() if close(got, value.detach().double(), tolerance)]
+    names = [name for name, value in results.items() if close(got, value.detach().double(), tolerance)]
     raise Wrong(numbers(got, expected), names)
 
 
@@ -85,9 +86,9 @@ def gradients(value: Tensor, leaves: list[Tensor], weights: Tensor) -> list[Tens
 
 
 def compare_gradients(
-    got: list, value: Tensor, leaves: dict[str, Tensor], mistakes: dict, weights: Tensor, tolerances: list | None = None
+    got: list, results: dict, leaves: dict[str, Tensor], weights: Tensor, tolerances: list | None = None
 ) -> None:
-    """Raise Wrong unless `got` are the gradients of the value for the leaves; name the mistake that has these."""
+    """Raise Wrong unless `got` are the right result's gradients for the leaves; name the mistake that has these."""
     tolerances = tolerances or [0.0] * len(leaves)
 
     def differences(value: Tensor) -> list[str]:
@@ -97,10 +98,10 @@ def compare_gradients(
     for name, gradient in zip(leaves, got, strict=True):
         if gradient is None:
             raise Wrong(f"no gradient reaches {name}")
-    wrong = differences(value)
+    wrong = differences(results[RIGHT])
     if wrong:
-        mistakes = {name: mistaken for name, mistaken in mistakes.items() if mistaken.requires_grad}
-        raise Wrong(wrong[0], [name for name, mistaken in mistakes.items() if not differences(mistaken)])
+        results = {name: value for name, value in results.items() if value.requires_grad}
+        raise Wrong(wrong[0], [name for name, value in results.items() if not differences(value)])
 
 
 def leaves(inputs: list[Tensor]) -> list[Tensor]:
@@ -112,8 +113,7 @@ class Formula(NamedTuple):
 
     names: str  # of its inputs
     inputs: Callable  # of a size
-    oracle: Callable
-    mistakes: Callable  # results of mistaken formulas, by the mistake's name
+    results: Callable  # the right one, named RIGHT, and those of mistaken formulas by the mistake's name
     request: dict = MappingProxyType({})  # what the child needs beside the inputs
 
 
@@ -126,20 +126,19 @@ def ask(call: Callable, formula: Formula, inputs: list[Tensor], **request) -> di
 def check_values(call: Callable, formula: Formula, sizes: list[tuple]) -> None:
     for size in sizes:
         inputs = formula.inputs(*size)
-        got = ask(call, formula, inputs)["value"]
-        compare(got, formula.oracle(*inputs), formula.mistakes(*inputs))
+        compare(ask(call, formula, inputs)["value"], formula.results(*inputs))
 
 
 def check_gradient(call: Callable, formula: Formula, size: tuple, names: str) -> None:
     """The gradients of the inputs with these names."""
     inputs = formula.inputs(*size)
     exact = dict(zip(formula.names.split(), leaves(inputs), strict=True))
-    value = formula.oracle(*exact.values())
-    weights = draw(*value.shape, seed=9, low=0.5, high=2.0)
+    results = formula.results(*exact.values())
+    weights = draw(*results[RIGHT].shape, seed=9, low=0.5, high=2.0)
     numbers = [number for number, name in enumerate(exact) if name in names.split() and name != "w"]
     got = ask(call, formula, inputs, grad=numbers, weights=weights)["gradients"]
     wanted = {name: exact[name] for name in names.split()}
-    compare_gradients(got[: len(wanted)], value, wanted, formula.mistakes(*exact.values()), weights)
+    compare_gradients(got[: len(wanted)], results, wanted, weights)
 
 
 # --- Problem 1 --------------------------------------------------------------------------------------------------------
@@ -153,8 +152,9 @@ def normal_inputs(b: int, f: int, count: int = 3) -> list[Tensor]:
     return [draw(b, f, seed=seed) for seed in range(count)]
 
 
-def bernoulli_mistakes(mu: Tensor, target: Tensor) -> dict[str, Tensor]:
+def bernoulli(mu: Tensor, target: Tensor) -> dict[str, Tensor]:
     return {
+        RIGHT: oracles.log_bernoulli(mu, target),
         "(1 - target) log(1 - mu) is missing": target * mu.log(),
         "target log(mu) is missing": (1 - target) * (1 - mu).log(),
         "target and 1 - target are swapped": oracles.log_bernoulli(mu, 1 - target),
@@ -162,10 +162,11 @@ def bernoulli_mistakes(mu: Tensor, target: Tensor) -> dict[str, Tensor]:
     }
 
 
-def normal_mistakes(mu: Tensor, logvar: Tensor, z: Tensor) -> dict[str, Tensor]:
+def normal(mu: Tensor, logvar: Tensor, z: Tensor) -> dict[str, Tensor]:
     right = oracles.log_normal(mu, logvar, z)
     squares = (z - mu) ** 2 / logvar.exp()
     return {
+        RIGHT: right,
         "the variance is taken for the standard deviation": oracles.log_normal(mu, 2 * logvar, z),
         "the standard deviation is taken for the variance": oracles.log_normal(mu, logvar / 2, z),
         "log(2 pi) is missing": right + math.log(2 * math.pi) / 2,
@@ -177,7 +178,7 @@ def normal_mistakes(mu: Tensor, logvar: Tensor, z: Tensor) -> dict[str, Tensor]:
     }
 
 
-def kl_mistakes(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor) -> dict[str, Tensor]:
+def kl(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor) -> dict[str, Tensor]:
     right = oracles.kl(mu_q, logvar_q, mu_p, logvar_p)
     swapped = oracles.kl(mu_p, logvar_p, mu_q, logvar_q)
 
@@ -187,6 +188,7 @@ def kl_mistakes(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor) 
         return (logvar_p - logvar_q - square + distance / logvar_p.exp()) / 2
 
     return {
+        RIGHT: right,
         "q and p are swapped": swapped,
         "the variance is taken for the standard deviation": oracles.kl(mu_q, 2 * logvar_q, mu_p, 2 * logvar_p),
         "the standard deviation is taken for the variance": oracles.kl(mu_q, logvar_q / 2, mu_p, logvar_p / 2),
@@ -203,28 +205,18 @@ def kl_mistakes(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor) 
     }
 
 
-def batch_mistakes(right: Tensor) -> dict[str, Tensor]:
+def for_batch(right: Tensor) -> dict[str, Tensor]:
     return {
+        RIGHT: right,
         "the sign": -right,
         "one number for the whole batch, its sum": right.sum(),
         "one number for the whole batch, its mean": right.mean(),
     }
 
 
-def mistaken_sums(terms: Tensor) -> dict[str, Tensor]:
-    """What becomes of the terms (B, F) when they are not summed over the features, to (B,)."""
-    return batch_mistakes(terms.sum(1)) | {
-        "the mean over the features, not the sum": terms.mean(1),
-        "summed over the batch, not the features": terms.sum(0),
-        "averaged over the batch, not summed over the features": terms.mean(0),
-        "one number for the whole batch, the mean of all entries": terms.mean(),
-        "not summed over the features": terms,
-    }
-
-
-def log_mean_exp_mistakes(y: Tensor) -> dict[str, Tensor]:
+def log_mean_exp(y: Tensor) -> dict[str, Tensor]:
     right = oracles.log_mean_exp(y)
-    return batch_mistakes(right) | {
+    return for_batch(right) | {
         "log K is missing, the sum in place of the mean": y.logsumexp(1),
         "log K is added, not subtracted": y.logsumexp(1) + math.log(y.shape[1]),
         "divided by K outside the logarithm": y.logsumexp(1) / y.shape[1],
@@ -234,20 +226,31 @@ def log_mean_exp_mistakes(y: Tensor) -> dict[str, Tensor]:
     }
 
 
-def summed(names: str, inputs: Callable, terms: Callable, mistakes: Callable) -> Formula:
-    """Of functions that give terms (B, F), a formula for their sums (B,), and what any sum may get wrong."""
+def summed(names: str, inputs: Callable, results: Callable) -> Formula:
+    """Of results (B, F) a formula for their sums (B,), with what any sum may get wrong."""
 
-    def all_mistakes(*inputs: Tensor) -> dict[str, Tensor]:
-        named = {name: oracles.per_example(value) for name, value in mistakes(*inputs).items()}
-        return named | mistaken_sums(terms(*inputs))
+    def sums(*inputs: Tensor) -> dict[str, Tensor]:
+        named = {name: oracles.per_example(value) for name, value in results(*inputs).items()}
+        terms = results(*inputs)[RIGHT]
+        return (
+            named
+            | for_batch(named[RIGHT])
+            | {
+                "the mean over the features, not the sum": terms.mean(1),
+                "summed over the batch, not the features": terms.sum(0),
+                "averaged over the batch, not summed over the features": terms.mean(0),
+                "one number for the whole batch, the mean of all entries": terms.mean(),
+                "not summed over the features": terms,
+            }
+        )
 
-    return Formula(names, inputs, lambda *inputs: oracles.per_example(terms(*inputs)), all_mistakes)
+    return Formula(names, inputs, sums)
 
 
-BERNOULLI = summed("mu target", bernoulli_inputs, oracles.log_bernoulli, bernoulli_mistakes)
-NORMAL = summed("mu logvar z", normal_inputs, oracles.log_normal, normal_mistakes)
-MEAN_EXP = Formula("y", partial(normal_inputs, count=1), oracles.log_mean_exp, log_mean_exp_mistakes)
-KL = summed("mu_q logvar_q mu_p logvar_p", partial(normal_inputs, count=4), oracles.kl, kl_mistakes)
+BERNOULLI = summed("mu target", bernoulli_inputs, bernoulli)
+NORMAL = summed("mu logvar z", normal_inputs, normal)
+MEAN_EXP = Formula("y", partial(normal_inputs, count=1), log_mean_exp)
+KL = summed("mu_q logvar_q mu_p logvar_p", partial(normal_inputs, count=4), kl)
 
 
 def check_stability(call: Callable) -> None:
@@ -256,10 +259,8 @@ def check_stability(call: Callable) -> None:
         got = tensor(call([y])["value"])
         if not got.isfinite().all():
             raise Wrong(f"not finite for entries near {shift:g}: subtract the maximum before exp")
-        y = y.double()
         # without the shift, or the tolerance would be that of large numbers
-        mistakes = {name: value - shift for name, value in log_mean_exp_mistakes(y).items()}
-        compare(got - shift, oracles.log_mean_exp(y) - shift, mistakes)
+        compare(got - shift, {name: value - shift for name, value in log_mean_exp(y.double()).items()})
 
 
 B = 2  # examples, each SAMPLES times
@@ -296,8 +297,9 @@ def check_mc(call: Callable, num_samples: int) -> None:
         got = got.mean(0)
     else:
         got = estimates(call([*inputs, num_samples]), B)
-    mistakes = KL.mistakes(*inputs) | {MC_SUM: num_samples * KL.oracle(*inputs)}
-    compare(got, KL.oracle(*inputs), mistakes, STANDARD_ERRORS * error)
+    results = KL.results(*inputs)
+    results[MC_SUM] = num_samples * results[RIGHT]
+    compare(got, results, STANDARD_ERRORS * error)
 
 
 def check_mc_noise(call: Callable) -> None:
@@ -322,10 +324,9 @@ def check_mc_gradient(call: Callable) -> None:
     each = [gradient.double().view(SAMPLES, B, 3) for gradient in reply["gradients"]]
     tolerances = [STANDARD_ERRORS * gradient.std(0) / math.sqrt(SAMPLES) for gradient in each]
     mu_q, logvar_q, *p = by_name.values()
-    mistakes = KL.mistakes(mu_q, logvar_q, *p)
-    mistakes["z is not reparameterised, or detached"] = KL.oracle(mu_q.detach(), logvar_q.detach(), *p)
-    means = [gradient.mean(0) for gradient in each]
-    compare_gradients(means, KL.oracle(mu_q, logvar_q, *p), by_name, mistakes, torch.ones(B), tolerances)
+    results = KL.results(mu_q, logvar_q, *p)
+    results["z is not reparameterised, or detached"] = KL.results(mu_q.detach(), logvar_q.detach(), *p)[RIGHT]
+    compare_gradients([gradient.mean(0) for gradient in each], results, by_name, torch.ones(B), tolerances)
 
 
 # --- Problem 2 --------------------------------------------------------------------------------------------------------
@@ -340,30 +341,21 @@ def distance_inputs(*shape: int) -> list[Tensor]:
     return [draw(6, *shape), 0.5 * draw(6, *shape, seed=1), probe(*shape)]
 
 
-def means(p: Tensor, q: Tensor, w: Tensor) -> list[Tensor]:
-    """The critic's values for p and q, and their means."""
+def distance(p: Tensor, q: Tensor, w: Tensor) -> dict[str, Tensor]:
     f_p, f_q = (oracles.per_example(w * x + x**2 / 2) for x in (p, q))
-    return [f_p, f_q, f_p.mean(), f_q.mean()]
-
-
-def distance(*inputs: Tensor) -> Tensor:
-    *_, mean_p, mean_q = means(*inputs)
-    return mean_p - mean_q
-
-
-def distance_mistakes(*inputs: Tensor) -> dict[str, Tensor]:
-    f_p, f_q, mean_p, mean_q = means(*inputs)
+    right = f_p.mean() - f_q.mean()
     return {
-        "the sign, or p and q are swapped": mean_q - mean_p,
-        "the sum in place of the mean": f_p.sum() - f_q.sum(),
-        "the sum of the means, not the difference": mean_p + mean_q,
-        "only p counts": mean_p,
-        "the absolute value": (mean_p - mean_q).abs(),
+        RIGHT: right,
+        "the sign, or p and q are swapped": -right,
+        "the sum in place of the mean": len(p) * right,
+        "the sum of the means, not the difference": f_p.mean() + f_q.mean(),
+        "only p counts": f_p.mean(),
+        "the absolute value": right.abs(),
         "the mean over the batch is missing": f_p - f_q,
     }
 
 
-DISTANCE = Formula("p q w", distance_inputs, distance, distance_mistakes)
+DISTANCE = Formula("p q w", distance_inputs, distance)
 VECTORS, IMAGES = "(B, F)", "images (B, C, H, W)"
 PENALTY_SHAPES = {VECTORS: (5,), IMAGES: (3, 4, 4)}
 
@@ -395,11 +387,12 @@ def interpolates(reply: dict, x: Tensor) -> Tensor:
     return seen
 
 
-def penalty_mistakes(gradient: Tensor) -> dict[str, Tensor]:
+def penalties(gradient: Tensor) -> dict[str, Tensor]:
     """What becomes of the critic's gradient (64, ...) at the interpolates."""
     norm, whole = gradient.flatten(1).norm(dim=1), gradient.norm()
     excess = (norm - 1).clamp(min=0)
-    mistakes = {
+    results = {
+        RIGHT: oracles.lp_penalty(gradient),
         "two-sided, norms below 1 count": ((norm - 1) ** 2).mean(),
         "the sum in place of the mean": (excess**2).sum(),
         "the square is missing": excess.mean(),
@@ -416,15 +409,14 @@ def penalty_mistakes(gradient: Tensor) -> dict[str, Tensor]:
     for axis in range(gradient.dim()):
         name = "the last axis" if axis == gradient.dim() - 1 else f"axis {axis}"
         short = gradient.norm(dim=axis) - 1
-        mistakes[f"the norm is taken over {name} only"] = short.clamp(min=0).square().mean()
-        mistakes[f"two-sided, the norm is taken over {name} only"] = short.square().mean()
-    return mistakes
+        results[f"the norm is taken over {name} only"] = short.clamp(min=0).square().mean()
+        results[f"two-sided, the norm is taken over {name} only"] = short.square().mean()
+    return results
 
 
 def compare_penalty(call: Callable, kind: str) -> None:
     reply, _, _, x_hat, w = penalty(call, kind)
-    gradient = w + x_hat
-    compare(reply["value"], oracles.lp_penalty(gradient), penalty_mistakes(gradient))
+    compare(reply["value"], penalties(w + x_hat))
 
 
 def check_penalty(call: Callable, kind: str, other: str) -> None:
@@ -462,9 +454,7 @@ def check_penalty_gradient(call: Callable) -> None:
     if reply["gradients"][0] is None:
         raise Wrong("no gradient reaches the critic: create_graph=True is missing, or a detach() too many")
     (w,) = leaves([w])
-    gradient = w + x_hat
-    value, mistakes = oracles.lp_penalty(gradient), penalty_mistakes(gradient)
-    compare_gradients(reply["gradients"], value, {"the critic's weights": w}, mistakes, torch.ones(1))
+    compare_gradients(reply["gradients"], penalties(w + x_hat), {"the critic's weights": w}, torch.ones(1))
 
 
 IMAGE = (3, 32, 32)
@@ -478,25 +468,6 @@ def check_shape(call: Callable, cases: list[tuple[list, Tensor, tuple]]) -> None
     """cases: arguments of the class, an input and the shape of its output."""
     for init, x, shape in cases:
         tensor(call([x], init=init)["value"], shape)
-
-
-def check_range(call: Callable) -> None:
-    got = tensor(call([draw(6, 10, low=-4, high=4)], init=[10, 8])["value"])
-    low, high = got.min().item(), got.max().item()
-    if not (low >= -1 and high <= 1):  # so that nan is wrong
-        raise Wrong(f"no tanh at the end: expected values in [-1, 1], got {low:.3g} to {high:.3g}")
-    if low >= 0:
-        raise Wrong(f"a sigmoid, or ReLU, in place of tanh: expected values from -1 to 1, got {low:.3g} to {high:.3g}")
-    if close(got[0], got[1]):
-        raise Wrong("the images do not depend on z")
-
-
-def check_independence(call: Callable) -> None:
-    alone, among = (tensor(call([x], init=[8])["value"]) for x in (images(8)[:2], images(8)))
-    if among.dim() == 0:
-        raise Wrong("one number for the whole batch: expected shape (8,), got ()")
-    if not close(alone, among[:2]):
-        raise Wrong(f"depends on the rest of the batch, by batch normalisation?: {numbers(among[:2], alone)}")
 
 
 # --- Problem 3 --------------------------------------------------------------------------------------------------------
@@ -585,9 +556,10 @@ def loss_inputs(b: int, d: int) -> list[Tensor]:
     return [draw(b, d, seed=seed) + 0.2 * seed for seed in range(4)]
 
 
-def loss_mistakes(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor) -> dict[str, Tensor]:
+def loss(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor) -> dict[str, Tensor]:
     right, cosine = oracles.simsiam_loss(p1, p2, z1, z2), F.cosine_similarity
     return {
+        RIGHT: right,
         "the sign": -right,
         "not halved": 2 * right,
         "halved twice": right / 2,
@@ -604,16 +576,16 @@ def loss_mistakes(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor) -> dict[str, T
 
 
 LOSS_REQUEST = {"init": ["resnet18", DIM, PRED_DIM, False, None], "method": "loss"}
-LOSS = Formula("p1 p2 z1 z2", loss_inputs, oracles.simsiam_loss, loss_mistakes, LOSS_REQUEST)
+LOSS = Formula("p1 p2 z1 z2", loss_inputs, loss, LOSS_REQUEST)
 
 
-def cosine_mistakes(x: Tensor, y: Tensor, dim: int = 1) -> dict[str, Tensor]:
+def cosine(x: Tensor, y: Tensor, dim: int = 1) -> dict[str, Tensor]:
     right, products = F.cosine_similarity(x, y, dim), (x * y).sum(dim)
     mistakes = {f"along axis {axis}, not {dim}": F.cosine_similarity(x, y, axis) for axis in range(x.dim())}
     mistakes.pop(f"along axis {dim}, not {dim}", None)
     return (
         mistakes
-        | batch_mistakes(right)
+        | for_batch(right)
         | {
             "not divided by the norms": products,
             "1 - cosine": 1 - right,
@@ -628,21 +600,21 @@ def cosine_inputs(*shape: int) -> list[Tensor]:
     return [draw(*shape), draw(*shape, seed=1) + 0.3]
 
 
-COSINE = Formula("x y", cosine_inputs, F.cosine_similarity, cosine_mistakes, {"init": []})
+COSINE = Formula("x y", cosine_inputs, cosine, {"init": []})
 
 
 def check_axes(call: Callable) -> None:
     for dim, shape in ((0, (8, 5)), (1, (3, 40)), (-1, (2, 3, 5)), (1, (2, 3, 5))):
         x, y = cosine_inputs(*shape)
-        got = call([x, y], init=[dim])["value"]
-        compare(got, F.cosine_similarity(x, y, dim), cosine_mistakes(x, y, dim))
+        compare(call([x, y], init=[dim])["value"], cosine(x, y, dim))
 
 
 def check_zero_vectors(call: Callable) -> None:
-    got = call([torch.zeros(3, 5), draw(3, 5)], init=[])["value"]
+    x, y = torch.zeros(3, 5), draw(3, 5)
+    got = call([x, y], init=[])["value"]
     if isinstance(got, Tensor) and not got.isfinite().all():
         raise Wrong("not finite for a zero vector: eps is not used; expected 0, got nan")
-    compare(got, torch.zeros(3), cosine_mistakes(torch.zeros(3, 5), draw(3, 5)))
+    compare(got, cosine(x, y))
 
 
 # --- All --------------------------------------------------------------------------------------------------------------
@@ -682,11 +654,9 @@ CHECKS = {
     },
     "Generator": {
         "shape": partial(check_shape, cases=[([10, 8], draw(6, 10), (6, *IMAGE)), ([], draw(2, 100), (2, *IMAGE))]),
-        "range": check_range,
     },
     "Critic": {
         "shape": partial(check_shape, cases=[([8], images(6), (6,)), ([], images(2), (2,))]),
-        "independent of the batch": check_independence,
     },
     "SimSiam": {
         "outputs": check_outputs,

@@ -213,7 +213,7 @@ def leave_out(lines: list[str], at: int) -> None:
 def parse(text: str, place: str) -> list[ast.stmt]:
     """The statements of a text but those that cannot be read."""
     lines, replaced, noted = re.split("\r?\n", text), set(), -1
-    for _ in range(2 * len(lines) + 1):
+    while True:
         try:
             return ast.parse("\n".join(lines)).body
         except SyntaxError as error:
@@ -231,7 +231,6 @@ def parse(text: str, place: str) -> list[ast.stmt]:
             if not is_known and number > noted + 1:  # the next line's is a consequence
                 add_note(describe(f"{place} line {number}", error))
                 noted = number
-    raise ValueError("cannot be read")
 
 
 # --- Definitions ------------------------------------------------------------------------------------------------------
@@ -298,10 +297,6 @@ def parts(node: ast.stmt) -> Iterator[ast.stmt]:
     yield node
 
 
-def words(node: ast.AST | None) -> set[str]:
-    return {part.id for part in ast.walk(node or ast.Pass()) if isinstance(part, ast.Name)}
-
-
 class Statement:
     """A statement of a file's top level, with the names that it reads, and those that it binds or changes in place."""
 
@@ -311,20 +306,19 @@ class Statement:
         self.is_import = isinstance(node, ast.Import | ast.ImportFrom)
         self.is_star = self.is_import and node.names[0].name == "*"
         self.is_function = isinstance(node, ast.FunctionDef)
-        # annotations stay text: nothing graded depends on them, and what they name may not be installed
-        flags = __future__.annotations.compiler_flag
+        # annotations stay text, as what they name may not be installed; but dataclass and singledispatch look at them
+        flags = 0 if getattr(node, "decorator_list", []) else __future__.annotations.compiler_flag
         self.code = compile(ast.Module([node], []), self.file, "exec", flags=flags, dont_inherit=True)
         self.reads, self.binds = ({"*"}, {"*"}) if self.is_star else names(self.code)
         self.stores, self.receivers = changed(here(node))
         self.calls = [part for part in here(node) if isinstance(part, ast.Call) and isinstance(part.func, ast.Name)]
         self.alias_of = ""
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Attribute | ast.Subscript | ast.Call):
-            self.alias_of = root(node.value)  # m = cfg["m"]; group = parser.add_argument_group()
+        if isinstance(node, ast.Assign):  # m = cfg["m"]; group = parser.add_argument_group()
+            chain = getattr(node.value, "func", node.value)
+            self.alias_of = root(chain) if isinstance(chain, ast.Attribute | ast.Subscript) else ""
         for decorator in getattr(node, "decorator_list", []):
             self.receivers.add(root(decorator))  # which may note the function somewhere
             self.calls.append(ast.Call(decorator, [], []))
-            for part in ast.walk(node):  # dataclass and singledispatch look at the annotations
-                self.reads |= words(getattr(part, "annotation", None))
 
     def side_effects(self, call: ast.Call) -> set[str]:
         """Names that a call of this function binds or changes in place."""
@@ -578,20 +572,21 @@ class Submission:
             if "resnet18" in arguments:  # torchvision takes as long to import as torch
                 from torchvision.models import resnet18
 
-                arguments = [resnet18 if a == "resnet18" else a for a in arguments]
+                arguments = [resnet18, *arguments[1:]]
+            extra = self.spare(self.target.__init__, len(arguments) + 1)
             seed()
-            self.instances[key] = self.target(*arguments, **self.spare(self.target.__init__, len(arguments) + 1))
+            self.instances[key] = self.target(*arguments, **extra)
         return self.instances[key]
 
     def spare(self, function: Any, given: int) -> dict:
         """Values of the extra parameters behind the `given` ones."""
+        parameters = []
         with contextlib.suppress(TypeError, ValueError):  # some have no signature
             parameters = list(inspect.signature(function).parameters)[given:]
-            extra = [name for name in parameters if name in SPARE]
-            for name in extra:
-                add_note(f"{self.name} has an extra parameter: {name}")
-            return {name: SPARE[name] for name in extra}
-        return {}
+        extra = {name: SPARE[name] for name in parameters if name in SPARE}
+        for name in extra:
+            add_note(f"{self.name} has an extra parameter: {name}")
+        return extra
 
     def call(
         self,

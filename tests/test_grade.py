@@ -264,11 +264,8 @@ MISTAKES = [  # old text, new text, item, points lost, words of the hint
     (", create_graph=True", "", LP, 0.25, "create_graph=True is missing"),
     (".requires_grad_(True)", "", LP, 0.5, "the interpolate needs requires_grad_()"),
     ("def lp_reg(x, y, critic)", "def lp_reg(x, y, critic, device='cuda')", LP, 0, ""),
-    ("nn.Tanh()", "nn.Sigmoid()", GENERATOR, 0.5, "a sigmoid, or ReLU, in place of tanh"),
-    ("-1, 1, 1))", "-1, 1, 1)) * math.nan", GENERATOR, 0.5, "got nan to nan"),
-    ("h_dim, 3, 4, 2, 1)", "h_dim, 3, 3, 1, 1)", GENERATOR, 0.5, "expected shape (6, 3, 32, 32), got (6, 3, 16, 16)"),
-    (CRITIC_LINE, "return self.x(x).view(-1, 1)", CRITIC, 0.25, "expected shape (6,), got (6, 1)"),
-    (CRITIC_LINE, "x = self.x(x).squeeze(); return x - x.mean()", CRITIC, 0.5, "depends on the rest of the batch"),
+    ("h_dim, 3, 4, 2, 1)", "h_dim, 3, 3, 1, 1)", GENERATOR, 1, "expected shape (6, 3, 32, 32), got (6, 3, 16, 16)"),
+    (CRITIC_LINE, "return self.x(x).view(-1, 1)", CRITIC, 0.5, "expected shape (6,), got (6, 1)"),
     (DETACH, "p1, p2 = p1.detach(), p2.detach()", SIMSIAM, 0.5, "p is detached instead of z"),
     (DETACH, "pass", SIMSIAM, 0.5, "z is not detached: with stop_gradient=True"),
     ("if self.stop_gradient:", "if True:", SIMSIAM, 0.25, "z is detached, although stop_gradient=False"),
@@ -388,8 +385,6 @@ def test_every_layout_is_read_and_results_are_written(few_items, tmp_path, capsy
     ]
     assert [row[-2] for row in points] == ["", "", ""]
     assert [row[-1].count("No module named 'q2_model'") for row in points] == [0, 0, 1]
-    table = printed.split("\n\n")[-1].splitlines()
-    assert [row.split()[-6:] for row in table[1:]] == [row[1:-2] for row in points]
     assert re.search(r"  2\.1 lp_reg +0\.5 / 1   the square is missing: expected [\d.]+, got [\d.]+\n", printed)
     results = json.loads((tmp_path / "out.json").read_text())["submissions"]
     assert [set(result) for result in results] == [
