@@ -43,7 +43,6 @@ from torch.overrides import TorchFunctionMode
 MEMORY, FILE_SIZE = 4 << 30, 16 << 20
 SOURCES = (".py", ".ipynb")
 FILE_SECONDS = 3  # to read one file
-SPARE = {"device": torch.device("cpu")}  # extra parameters that a submission may have
 ON_CPU = "asks for a GPU, runs on the CPU here"
 SCRIPT_ONLY = ("__name__ == '__main__'", "'__main__' == __name__")
 NOT_PYTHON = "bash cmd cython html javascript js latex markdown perl R ruby script sh sql svg sx system".split()
@@ -124,6 +123,9 @@ class OnCPU(TorchFunctionMode):
 
 def on_cpu(value: Any, may_be_number: bool) -> Any:
     """An argument of a function of torch, the CPU in place of a GPU."""
+    if isinstance(value, str) and value.startswith("torch.cuda."):  # a type of tensors
+        add_note(ON_CPU)
+        return value.replace("torch.cuda", "torch")
     named = isinstance(value, str | torch.device) and re.match(r"(cuda|mps)\b", str(value))
     numbered = may_be_number and isinstance(value, int) and not isinstance(value, bool)
     if named or numbered:
@@ -142,6 +144,8 @@ def stay_on_cpu() -> None:
     for name, value in list(vars(torch.cuda).items()):
         if inspect.isfunction(value) and not name.startswith("_"):
             setattr(torch.cuda, name, wraps(value)(lambda *_, **__: 0))
+        elif name.endswith("Tensor"):
+            setattr(torch.cuda, name, getattr(torch, name, None))
     torch.cuda.device = contextlib.nullcontext
     for name in ("set_default_device", "set_default_tensor_type"):
         setattr(torch, name, lambda *_: None)
@@ -504,6 +508,10 @@ class Submission:
             self.reasons.append(add_note(describe(statement.place, error)))
             if isinstance(error, TooSlow):
                 self.slow[statement] = error
+            elif getattr(statement.node, "decorator_list", []):  # of a package that is not there
+                bare = copy.copy(statement.node)
+                bare.decorator_list = []
+                self.run(module, Statement(bare, statement.file))
 
     def module(self, path: Path) -> Module:
         """The module of a file, or of a folder's __init__.py, whether there is one or not."""
@@ -579,14 +587,12 @@ class Submission:
         return self.instances[key]
 
     def spare(self, function: Any, given: int) -> dict:
-        """Values of the extra parameters behind the `given` ones."""
-        parameters = []
+        """The value of an extra parameter `device` behind the `given` ones."""
         with contextlib.suppress(TypeError, ValueError):  # some have no signature
-            parameters = list(inspect.signature(function).parameters)[given:]
-        extra = {name: SPARE[name] for name in parameters if name in SPARE}
-        for name in extra:
-            add_note(f"{self.name} has an extra parameter: {name}")
-        return extra
+            if "device" in list(inspect.signature(function).parameters)[given:]:
+                add_note(f"{self.name} has an extra parameter: device")
+                return {"device": torch.device("cpu")}
+        return {}
 
     def call(
         self,
@@ -605,8 +611,9 @@ class Submission:
         args = [ProbeCritic(**a) if isinstance(a, dict) else a for a in args]
         critics = [a for a in args if isinstance(a, ProbeCritic)]
         leaves = [args[i].requires_grad_() for i in grad] + [critic.w for critic in critics]
-        target = signed = self.target if init is None else self.instance(init)
+        target = signed = self.target
         if init is not None:
+            target = self.instance(init)
             signed = getattr(target, method, target)  # forward is called by the object
             target = target if method == "forward" else signed
         extra = self.spare(signed, len(args))

@@ -886,9 +886,10 @@ NEEDED = {  # what a function needs: item and text
     ),
     "overloads by annotation": (LME, DISPATCH),
     "a function without a signature": (LME, APPLY),
-    "annotations of lost packages": (
+    "annotations and decorators of lost packages": (
         LME,
-        "from jaxtyping import Float\n" + mean_exp().replace("(y)", "(y: Float[torch.Tensor, 'b k']) -> Float"),
+        "from jaxtyping import Float, jaxtyped\n@jaxtyped\n"
+        + mean_exp().replace("(y)", "(y: Float[torch.Tensor, 'b k']) -> Float"),
     ),
     "torch.compile": (LME, "@torch.compile(dynamic=True)\n" + mean_exp()),
     "a script's global": (NORMAL, f"{normal()}if __name__ == '__main__':\n    L = {TAU}\n    exit()\n"),
@@ -925,10 +926,12 @@ NEEDED = {  # what a function needs: item and text
         "import os\nos.environ['CUDA_VISIBLE_DEVICES'] = '0'\nDEVICE = torch.device(f'cuda:{0 * len(os.environ)}')\n"
         + CUDA,
     ),
-    "CUDA's generator": (
+    "CUDA's generator, functions and types": (
         NORMAL,
         "zero = 0 * torch.rand(1, device='cuda', generator=torch.Generator(device='cuda'))\n"
-        + normal(f"zero + torch.cuda.memory_reserved() + {TAU}"),
+        + normal(
+            f"zero + torch.cuda.memory_reserved() + torch.cuda.FloatTensor([{TAU}]).type('torch.cuda.FloatTensor')"
+        ),
     ),
     "a loop over the examples": (MC, MC_LOOP),
     "a penalty by torch.func": (LP, VMAP),
