@@ -80,32 +80,30 @@ class Child:
         command = [sys.executable, str(Path(__file__).with_name("grade_child.py")), str(self.folder)]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONHASHSEED": "0"}
         environment["PYTORCH_JIT"] = "0"  # torch.jit.script looks for the source in a file
-        environment["GRADED"] = str(self.folder)
+        environment["GRADED"] = str(self.folder)  # by which its processes are known
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self.process = subprocess.Popen(command, cwd=self.folder, env=environment, start_new_session=True, **pipes)
         running.add(self)
         self.exchange(None, START_SECONDS)
 
     def kill(self) -> None:
-        """End the child and whatever it started in its session."""
+        """End the child and whatever it started: in its session and, on Linux, in any other."""
         with contextlib.suppress(OSError):
             if hasattr(os, "killpg"):
                 os.killpg(self.process.pid, signal.SIGKILL)
             else:
                 self.process.kill()
-
-    def stop(self) -> None:
-        """End the child and, on Linux, also what it started in another session."""
-        if not self.process:
-            return
-        self.kill()
-        self.process.communicate()
-        self.process = None
-        running.discard(self)
         for process in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # it is another user's, or has ended
                 if f"GRADED={self.folder}".encode() in (process / "environ").read_bytes().split(b"\0"):
                     os.kill(int(process.name), signal.SIGKILL)
+
+    def stop(self) -> None:
+        if self.process:
+            running.discard(self)
+            self.kill()
+            self.process.communicate()
+            self.process = None
 
     def exchange(self, request: dict | None, seconds: float) -> dict:
         """Send a request and return the reply; the child is killed where it takes longer than `seconds`."""

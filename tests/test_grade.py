@@ -520,16 +520,20 @@ def test_submission_that_hangs_ends_with_its_timeout(starts, tmp_path):
     assert process.returncode == -signal.SIGKILL and len(starts) == 1
 
 
-ESCAPE = """import os, shutil, subprocess
+ESCAPE = """import os, shutil, signal
 
 def log_mean_exp(y):
-    subprocess.Popen(["sleep", "600"], stdout=open(FIFO, "w"), start_new_session=True)
+    fifo = open(FIFO, "w")
+    if os.fork() == 0:
+        os.setsid()
+        signal.pause()
     shutil.rmtree(os.getcwd())
     os._exit(1)
 """
 
 
-def test_what_a_submission_leaves_behind_is_ended_and_what_it_deletes_costs_itself(few_items, tmp_path):
+def test_what_a_submission_leaves_behind_is_ended_and_what_it_deletes_costs_itself(few_items, tmp_path, monkeypatch):
+    monkeypatch.setitem(grade.LIMITS, "call", 0.25)  # its pipe is left open, so that it is waited for
     os.mkfifo(tmp_path / "fifo")
     text = ESCAPE.replace("FIFO", repr(str(tmp_path / "fifo")))
     folder = write(tmp_path / "mallory", {"q1.py": text + MC_LOOP})
@@ -537,7 +541,7 @@ def test_what_a_submission_leaves_behind_is_ended_and_what_it_deletes_costs_itse
         result = grade.grade(folder, 100)
         assert select.select([fifo], [], [], 60)[0] and fifo.read() == ""  # nobody has it open
     notes = [grade.first_note(item) for item in result["items"]]
-    assert notes[0] == "ended the process, exit status 1: sys.exit or os._exit?" and "No such file" in notes[1]
+    assert notes[0] == "no answer in 1 s" and "No such file" in notes[1]
     assert result["points"] == 0 and notes[0] in result["needs_human"]
 
 
@@ -870,8 +874,9 @@ NEEDED = {  # what a function needs: item and text
     "changes of a part": (NORMAL, f"cfg = {{'m': {{}}}}\nm = cfg['m']\nm['l'] = {TAU}\n" + normal("cfg['m']['l']")),
     "changes by a function": (
         NORMAL,
-        f"def set_up(cfg, parts):\n    global L\n    L = 0\n    cfg['l'] = {TAU}\n    parts.append(0)\n"
-        "cfg, parts = {}, []\nset_up(cfg, parts=parts)\n" + normal("L + cfg['l'] + parts[0]"),
+        "def set_up(cfg):\n    global L\n    L = 0\n    cfg['l'] = 0\ncfg, parts = {}, []\nset_up(cfg)\n"
+        f"def register(value, parts):\n    parts.append(value)\nregister({TAU}, parts=parts)\n"
+        + normal("L + cfg['l'] + parts[0]"),
     ),
     "changes by torch": (NORMAL, f"w = torch.zeros(1)\nnn.init.constant_(w, {TAU})\n" + normal("w")),
     "a command line": (
