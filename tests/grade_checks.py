@@ -653,11 +653,9 @@ CHECKS = {
         "gradient of the critic": check_penalty_gradient,
     },
     "Generator": {
-        "shape": partial(check_shape, cases=[([10, 8], draw(6, 10), (6, *IMAGE)), ([], draw(2, 100), (2, *IMAGE))]),
+        "shape": partial(check_shape, cases=[([10, 8], draw(6, 10), (6, *IMAGE)), ([], draw(2, 100), (2, *IMAGE))])
     },
-    "Critic": {
-        "shape": partial(check_shape, cases=[([8], images(6), (6,)), ([], images(2), (2,))]),
-    },
+    "Critic": {"shape": partial(check_shape, cases=[([8], images(6), (6,)), ([], images(2), (2,))])},
     "SimSiam": {
         "outputs": check_outputs,
         "stop-gradient": check_detaching,
