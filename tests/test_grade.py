@@ -802,7 +802,7 @@ TRAIN = """
 def train(model, device):
     model.train()
     while True:
-        print(model, device)
+        pass
 cfg, device, model = {}, torch.device("cpu"), nn.Linear(1, 1)
 """
 LAMBDA = "log_mean_exp = lambda y: torch.logsumexp(y, 1) - math.log(y.shape[1])\n"
