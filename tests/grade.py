@@ -457,7 +457,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")
+        stream.reconfigure(errors="backslashreplace", line_buffering=True)
     rows, results, writing, names = args.rows, {}, threading.Lock(), text_names(args.submissions)
     if args.json:
         with contextlib.suppress(ValueError, LookupError, TypeError):  # what an earlier run wrote
@@ -472,7 +472,7 @@ def main(argv: list[str] | None = None) -> None:
         result = grade(path, args.timeout)
         with writing:
             results[str(path)], rows[str(path)] = result, row(result)
-            print(block(result), end="\n\n", flush=True)
+            attempt(print, block(result) + "\n")
             if args.csv:
                 attempt(write_rows, args.csv, [row(result)], "a")
             if args.feedback:
