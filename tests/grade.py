@@ -20,7 +20,6 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -59,7 +58,6 @@ SCRIPTS = (".py", ".ipynb")
 SETTINGS = (".json", ".yaml", ".yml", ".toml", ".cfg", ".ini", ".txt", ".csv")  # that a script may read
 HUMAN = 0.25  # share of all points lost to packaging from which on a person should look
 
-
 stopping = threading.Event()  # after Ctrl-C
 running = set()  # children
 
@@ -75,37 +73,42 @@ class Child:
     """A process with one submission's functions, started when it is needed and anew after an accident."""
 
     def __init__(self, folder: Path, seconds: float):
-        self.folder, self.seconds, self.has_files = folder, seconds, True
+        self.folder, self.seconds, self.has_files, self.notes = folder, seconds, True, []
         self.process, self.deadline = None, time.monotonic() + seconds
-        self.notes, self.hung = [], {}  # hung: definitions whose import did not end well, and how
 
     def start(self) -> None:
-        graded = dict.fromkeys(name.split(".")[0] for name in CHECKS)
-        command = [sys.executable, str(Path(__file__).with_name("grade_child.py")), str(self.folder), *graded]
+        command = [sys.executable, str(Path(__file__).with_name("grade_child.py")), str(self.folder)]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONHASHSEED": "0"}
         environment["PYTORCH_JIT"] = "0"  # torch.jit.script looks for the source in a file
+        environment["GRADED"] = str(self.folder)  # by which its processes are known
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self.process = subprocess.Popen(command, cwd=self.folder, env=environment, start_new_session=True, **pipes)
         running.add(self)
         self.exchange(None, START_SECONDS)
 
     def kill(self) -> None:
-        """End the child and whatever it started in its session."""
+        """End the child and whatever it started: in its session and, on Linux, in any other."""
         with contextlib.suppress(OSError):
-            os.killpg(self.process.pid, signal.SIGKILL) if hasattr(os, "killpg") else self.process.kill()
+            if hasattr(os, "killpg"):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            else:
+                self.process.kill()
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it is another user's, or has ended
+                if f"GRADED={self.folder}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                    os.kill(int(process.name), signal.SIGKILL)
 
     def stop(self) -> None:
         if self.process:
+            running.discard(self)
             self.kill()
             self.process.communicate()
             self.process = None
-            running.discard(self)
 
     def exchange(self, request: dict | None, seconds: float) -> dict:
         """Send a request and return the reply; the child is killed where it takes longer than `seconds`."""
-        late = threading.Event()
-        left = self.deadline - time.monotonic()
-        timer = threading.Timer(max(0, min(seconds, left)), lambda: (late.set(), self.kill()))
+        end = min(time.monotonic() + seconds, self.deadline)
+        timer = threading.Timer(max(0, end - time.monotonic()), self.kill)
         timer.start()
         reply = {}
         with contextlib.suppress(Exception):  # the child has gone, or what it wrote is no message
@@ -114,12 +117,10 @@ class Child:
             reply = receive(self.process.stdout)
         timer.cancel()
         timer.join()
-        if late.is_set() and seconds > left:
-            raise Accident(self.too_late())
-        if late.is_set():
-            raise Accident(f"no answer in {seconds:g} s")
         if stopping.is_set():
             raise SystemExit
+        if time.monotonic() >= end:
+            raise Accident(f"no answer in {seconds:g} s" if end < self.deadline else self.too_late())
         if not reply and not request:
             raise SystemExit("grade.py: the child process did not start; does python -c 'import torch' work?")
         if not reply:
@@ -144,8 +145,6 @@ class Child:
     def ask(self, do: str, **request) -> dict:
         """Return the child's reply; Wrong for an error in the submission, Accident as above."""
         try:
-            if stopping.is_set():
-                raise SystemExit
             if time.monotonic() > self.deadline:
                 raise Accident(self.too_late())
             if self.process is None:
@@ -156,39 +155,14 @@ class Child:
         except Accident:
             self.stop()
             raise
-        self.add_notes(reply["notes"])
+        self.notes += [note for note in reply["notes"] if note not in self.notes]
         if "error" in reply:
             raise Wrong(reply["error"])
         return reply
 
-    def find(self, name: str, preferred: list[str]) -> list:
-        """Where a name is defined, the most promising first; Accident where nowhere."""
-        found = self.has_files and self.ask("find", name=name, preferred=preferred)["found"]
-        if not found:
-            raise Accident("not found")
-        return found[:MOST_DEFINITIONS]
-
-    def load(self, file: str, only: int | None, name: str) -> list[str]:
-        """Have the child take a definition; return what went wrong in the statements that it needs."""
-        if (file, name) in self.hung:  # waiting once is enough
-            raise Accident(self.hung[file, name])
-        try:
-            reply = self.ask("load", file=file, only=only, name=name)
-        except Accident as accident:
-            self.hung[file, name] = f"importing {Path(file).name}: {accident}"
-            raise Accident(self.hung[file, name]) from None
-        if not reply["found"]:
-            raise Accident(": ".join(["not found", *reply["reasons"][-1:]]))
-        return reply["reasons"]
-
-    def call(self, name: str, args: list, **request) -> dict:
-        """Call a function of the submission, or with `init` a method of an object."""
-        reply = self.ask("call", name=name, args=args, **request)
-        self.add_notes(f"{name} has an extra parameter: {parameter}" for parameter in reply["extra"])
-        return reply
-
-    def add_notes(self, notes: Iterable[str]) -> None:
-        self.notes = list(dict.fromkeys([*self.notes, *notes]))  # each once
+    def call(self, args: list, **request) -> dict:
+        """Call the definition, or with `init` a method of an object."""
+        return self.ask("call", args=args, **request)
 
 
 # --- Grading ----------------------------------------------------------------------------------------------------------
@@ -196,15 +170,15 @@ class Child:
 
 def grade_item(child: Child, problem: int, name: str) -> dict:
     """Points and checks of one item, by the best of its definitions."""
-    best = None
+    best = lost(name, "not found")
     try:
-        found = child.find(name.split(".")[0], FILES[problem])
-    except Accident as accident:
-        best = outcome(name, dict.fromkeys(CHECKS[name], Wrong(str(accident))), str(accident))
-        found = []
-    for file, only in found:
-        result = grade_definition(child, name, file, only)
-        if best is None or result["share"] > best["share"]:
+        reply = child.has_files and child.ask("find", name=name.split(".")[0], preferred=FILES[problem])
+        found = reply["found"][:MOST_DEFINITIONS] if reply else []
+    except Exception as error:  # in whatever state the submission leaves its process and folder
+        best, found = lost(name, str(error)), []
+    for number, where in enumerate(found):
+        result = grade_definition(child, name, *where)
+        if number == 0 or result["share"] > best["share"]:
             best = result
         if best["share"] == 1:
             break
@@ -213,38 +187,44 @@ def grade_item(child: Child, problem: int, name: str) -> dict:
     return {"problem": problem, "name": name, "points": points, "possible": possible, **best}
 
 
-def grade_definition(child: Child, name: str, file: str, only: int | None) -> dict:
+def grade_definition(child: Child, name: str, file: str, number: int | None) -> dict:
     """The outcome of an item's checks for one definition."""
-    failures, packaging = {}, ""
+    failures = {}
     try:
-        packaging = "; ".join(child.load(file, only, name.split(".")[0]))
+        loaded = child.ask("load", name=name.split(".")[0], file=file, number=number)
+        if not loaded["found"]:
+            return lost(name, ": ".join(["not found", *loaded["reasons"][:1]]))
         for title, check in CHECKS[name].items():
             try:
                 check(child.call)
             except Wrong as wrong:
                 failures[title] = wrong
-            except Accident:
-                raise
-            except Exception as error:  # of a result that no check expects; it must not end the others' grading
+            except (TypeError, ValueError, RuntimeError, LookupError) as error:  # of a result that no check expects
                 failures[title] = Wrong(f"what it returns cannot be compared: {error}")
-    except (Accident, Wrong) as accident:
-        packaging = str(accident)
-        failures = dict.fromkeys(CHECKS[name], Wrong(packaging))
-    return outcome(name, failures, packaging)
+    except Exception as error:
+        return lost(name, str(error))
+    return outcome(name, failures, "; ".join(loaded["reasons"]))
+
+
+def lost(name: str, reason: str) -> dict:
+    """The outcome where no check can be made."""
+    return outcome(name, dict.fromkeys(CHECKS[name], Wrong(reason)), reason)
 
 
 def outcome(name: str, failures: dict[str, Wrong], packaging: str) -> dict:
     """Share of the points, rows of the checks, and what of the packaging may have cost them."""
-    lost = sum(1 - wrong.share for wrong in failures.values()) / len(CHECKS[name])
+    share = 1 - sum(1 - wrong.share for wrong in failures.values()) / len(CHECKS[name])
     notes = {title: wrong.note() for title, wrong in failures.items()}
     if failures:
-        first, *others = failures.values()
-        common = [m for m in first.mistakes if all(m in wrong.mistakes for wrong in others)]
+        first, *others = failures
+        mistakes = failures[first].mistakes
+        common = [mistake for mistake in mistakes if all(mistake in failures[title].mistakes for title in others)]
         if common:
-            lost = min(lost, KNOWN_MISTAKE)
-            notes = dict.fromkeys(failures, "the same mistake") | {next(iter(failures)): first.note(common[0])}
+            share = max(share, 1 - KNOWN_MISTAKE)
+            notes = dict.fromkeys(failures, "the same mistake")
+            notes[first] = failures[first].note(common[0])
     rows = [{"name": title, "passed": title not in failures, "note": notes.get(title, "")} for title in CHECKS[name]]
-    return {"share": 1 - lost, "checks": rows, "packaging": packaging if failures else ""}
+    return {"share": share, "checks": rows, "packaging": packaging if failures else ""}
 
 
 def copy_sources(submission: Path, folder: Path, notes: list[str]) -> None:
@@ -260,49 +240,50 @@ def copy_sources(submission: Path, folder: Path, notes: list[str]) -> None:
                 copy(path.relative_to(submission), partial(path.open, "rb"), folder, notes)
 
 
-def copy(path: Path, open_file: Callable[[], BinaryIO], folder: Path, notes: list[str], depth: int = 0) -> None:
-    """Copy a file, of an archive what is in it, to its path within a folder."""
-    path = Path(re.sub(r"\.(py|ipynb)\.txt$", r".\1", str(path), flags=re.IGNORECASE))
+def copy(path: Path, open_file: Callable[[], BinaryIO], folder: Path, notes: list[str], depth: int = 0) -> int:
+    """Copy a file, of an archive what is in it, to its path within a folder; return the bytes written."""
+    path, size = Path(re.sub(r"\.(py|ipynb)\.txt$", r".\1", str(path), flags=re.IGNORECASE)), 0
     if not is_read(path):
-        return
+        return 0
     try:
         with open_file() as file:
-            if path.suffix.lower() in ARCHIVES:
-                if depth > 3:
-                    raise ValueError("too many archives within each other")
+            if path.suffix.lower() not in ARCHIVES:
+                target = (folder / path).with_suffix(path.suffix.lower())
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with target.open("wb") as written:
+                    while size <= MOST_BYTES and (piece := file.read(1 << 20)):
+                        size += written.write(piece)
+            elif depth > 3:
+                raise ValueError("too many archives within each other")
+            else:
                 for name, open_member in members(file):
                     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", "..")]
-                    copy(path.joinpath(*parts), open_member, folder, notes, depth + 1)
-                return
-            target = (folder / path).with_suffix(path.suffix.lower())
-            target.parent.mkdir(parents=True, exist_ok=True)
-            size = sum(other.stat().st_size for other in folder.rglob("*.*")) if depth else 0
-            with target.open("wb") as written:
-                while piece := file.read(1 << 20):
-                    size += written.write(piece)
+                    size += copy(path.joinpath(*parts), open_member, folder, notes, depth + 1)
                     if size > MOST_BYTES:
-                        raise ValueError(f"more than {MOST_BYTES >> 30} GB")
+                        break
+        if size > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES >> 30} GB")
     except Exception as error:  # damaged, encrypted, unreadable: there are many kinds
         notes.append(f"{path} cannot be read: {error}")
+    return size
 
 
 def members(file: BinaryIO) -> Iterator[tuple[str, Callable[[], BinaryIO]]]:
     """The names of the files in an archive, whatever it is called, with functions that open them."""
     if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            for info in archive.infolist():
-                if not info.is_dir():
-                    yield info.filename, partial(archive.open, info)
+        archive = zipfile.ZipFile(file)
+        for info in archive.infolist():
+            if not info.is_dir():
+                yield info.filename, partial(archive.open, info)
         return
     file.seek(0)
     try:
-        archive = tarfile.open(fileobj=file)  # noqa: SIM115, closed below
+        archive = tarfile.open(fileobj=file)  # noqa: SIM115, closed with the file
     except tarfile.ReadError:
         raise ValueError("neither a .zip nor a .tar file") from None
-    with archive:
-        for info in archive:
-            if info.isfile():
-                yield info.name, partial(archive.extractfile, info)
+    for info in archive:
+        if info.isfile():
+            yield info.name, partial(archive.extractfile, info)
 
 
 def is_read(path: Path) -> bool:
@@ -321,17 +302,17 @@ def grade(submission: Path, seconds: float) -> dict:
         child = Child(folder, seconds)
         copy_sources(submission, folder, child.notes)
         unread = list(child.notes)
-        child.has_files = any(path.suffix in SCRIPTS for path in folder.rglob("*"))
+        child.has_files = any(path.suffix in SCRIPTS and path.is_file() for path in folder.rglob("*"))
         if not child.has_files:
-            child.add_notes(["no .py or .ipynb file"])
+            child.notes.append("no .py or .ipynb file")
         try:
             items = [grade_item(child, problem, name) for problem, names in POINTS.items() for name in names]
         finally:
             child.stop()
     points, possible = (round(sum(item[key] for item in items), 4) for key in ("points", "possible"))
     packaging = [item for item in items if item["packaging"]]
-    lost = sum(item["possible"] - item["points"] for item in packaging)
-    reasons = dict.fromkeys([*unread, *(item["packaging"] for item in packaging)]) if lost >= HUMAN * possible else []
+    missed = sum(item["possible"] - item["points"] for item in packaging)
+    reasons = dict.fromkeys([*unread, *(item["packaging"] for item in packaging)]) if missed >= HUMAN * possible else []
     return {
         "path": str(submission),
         "points": points,
@@ -346,6 +327,11 @@ def grade(submission: Path, seconds: float) -> dict:
 # --- Output -----------------------------------------------------------------------------------------------------------
 
 
+def printable(lines: list[str]) -> str:
+    """Lines of text, without what would move a terminal's cursor."""
+    return "\n".join("".join(c if c.isprintable() else " " for c in line).rstrip() for line in lines)
+
+
 def first_note(item: dict) -> str:
     return next((check["note"] for check in item["checks"] if check["note"]), "")
 
@@ -354,8 +340,8 @@ def block(result: dict) -> str:
     lines = [f"{result['path']:<46} {result['points']:>5.4g} / {result['possible']}   {result['seconds']:.0f} s"]
     for item in result["items"]:
         name = f"{NUMBERS[item['name']]} {item['name']}"
-        lines.append(f"  {name:<36} {item['points']:>5.4g} / {item['possible']}   {first_note(item)}".rstrip())
-    return "\n".join([*lines, *(f"  note: {note}" for note in result["notes"])])
+        lines.append(f"  {name:<36} {item['points']:>5.4g} / {item['possible']}   {first_note(item)}")
+    return printable([*lines, *(f"  note: {note}" for note in result["notes"])])
 
 
 def feedback(result: dict) -> str:
@@ -365,10 +351,10 @@ def feedback(result: dict) -> str:
         points = f"{item['points']:g} of {item['possible']}" if item["possible"] else "handed out, without points"
         lines.append(f"{NUMBERS[item['name']]} {item['name']}: {points}")
         failed = [check for check in item["checks"] if not check["passed"]]
-        same = len({check["note"] for check in failed}) == 1 < len(failed)  # an accident, or not found
-        for check in failed[:1] if same else failed:
-            lines.append(f"    {'all checks' if same else check['name']}: {check['note']}")
-    return "\n".join([*lines, "", *(f"Note: {note}" for note in result["notes"])]).rstrip() + "\n"
+        if len({check["note"] for check in failed}) == 1 < len(failed):  # an accident, or not found
+            failed = [{"name": "all checks", "note": failed[0]["note"]}]
+        lines += [f"    {check['name']}: {check['note']}" for check in failed]
+    return printable([*lines, "", *(f"Note: {note}" for note in result["notes"])]).rstrip() + "\n"
 
 
 def header() -> list[str]:
@@ -396,28 +382,10 @@ def read_rows(path: Path) -> dict[str, list[str]]:
     return {row[0]: row for row in rows if len(row) == len(first)}
 
 
-def read_results(path: Path | None) -> list[dict]:
-    """What an earlier --json holds."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))["submissions"]
-    except (AttributeError, OSError, ValueError, LookupError, TypeError):
-        return []
-
-
 def text_names(paths: list[Path]) -> dict[Path, str]:
-    """Names for the students' texts: the submission's, with the folders around it where two have the same."""
-    names = {path: path.resolve().stem if os.path.isfile(path) else path.resolve().name for path in paths}
-    count = Counter(names.values())
-    return {
-        path: f"{name if count[name] == 1 else '_'.join(path.resolve().parts[1:])}.txt" for path, name in names.items()
-    }
-
-
-def table(rows: list[list[str]]) -> str:
-    """The closing table: points by number."""
-    cells = [["submission", *NUMBERS.values(), "total"], *(row[:-2] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join("  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells)
+    """Names for the students' texts: the submissions', with the folders in which they differ."""
+    common = os.path.commonpath([path.resolve().parent for path in paths])
+    return {path: path.resolve().relative_to(common).as_posix().replace("/", "_") + ".txt" for path in paths}
 
 
 def gradescope(result: dict) -> dict:
@@ -440,6 +408,14 @@ def write_json(path: Path, content: dict) -> None:
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
+def attempt(write: Callable, *args) -> None:
+    """Write something; what cannot be written is told, and ends nothing."""
+    try:
+        write(*args)
+    except OSError as error:
+        print(f"grade.py: {error}", file=sys.stderr)
+
+
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:
         self.exit(2, f"grade.py: {message}\n")
@@ -459,17 +435,18 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     for path in args.submissions:
         if not os.path.lexists(path):
             parser.error(f"{path} does not exist")
-    if args.feedback and (args.feedback.is_file() or not args.feedback.parent.is_dir()):
-        parser.error(f"{args.feedback} cannot be written: give a folder in one that exists")
     if args.gradescope and len(args.submissions) > 1:
         parser.error("--gradescope takes one submission")
     if args.jobs < 1 or not args.timeout > 0:
         parser.error("--jobs and --timeout must be positive")
-    for path in filter(None, (args.csv, args.json, args.gradescope)):
+    for path in filter(None, (args.csv, args.json, args.gradescope, args.feedback)):
         try:
-            path.open("a").close()
+            if path == args.feedback:
+                path.mkdir(exist_ok=True)
+            else:
+                path.open("a").close()
         except OSError:
-            parser.error(f"{path} cannot be written: give a file in a folder that exists")
+            parser.error(f"{path} cannot be written: give a path in a folder that exists")
     try:
         args.rows = read_rows(args.csv) if args.csv else {}
     except (OSError, ValueError, csv.Error):
@@ -480,30 +457,33 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")
-    rows, writing, names = args.rows, threading.Lock(), text_names(args.submissions)
-    results = {result["path"]: result for result in read_results(args.json) if result["path"] in rows}
-    left = [path for path in args.submissions if str(path) not in rows or args.gradescope]
-    if len(left) < len(args.submissions):
-        print(f"{len(args.submissions) - len(left)} of them in {args.csv} already", end="\n\n")
-    if args.csv:
-        write_rows(args.csv, [header(), *rows.values()], "w")
-    if args.feedback:
-        args.feedback.mkdir(exist_ok=True)
+        stream.reconfigure(errors="backslashreplace", line_buffering=True)
+    rows, results, writing, names = args.rows, {}, threading.Lock(), text_names(args.submissions)
+    if args.json:
+        with contextlib.suppress(ValueError, LookupError, TypeError):  # what an earlier run wrote
+            results = {result["path"]: result for result in json.loads(args.json.read_bytes())["submissions"]}
+
+    def is_left(path: Path) -> bool:
+        is_written = str(path) in rows and (not args.json or str(path) in results)
+        has_text = not args.feedback or (args.feedback / names[path]).exists()
+        return not is_written or not has_text or bool(args.gradescope)
 
     def finish(path: Path) -> None:
         result = grade(path, args.timeout)
         with writing:
             results[str(path)], rows[str(path)] = result, row(result)
-            print(block(result), end="\n\n", flush=True)
+            attempt(print, block(result) + "\n")
             if args.csv:
-                write_rows(args.csv, [row(result)], "a")
-            if args.json:
-                write_json(args.json, {"submissions": list(results.values())})
+                attempt(write_rows, args.csv, [row(result)], "a")
             if args.feedback:
                 text = feedback(result).encode(errors="backslashreplace")
-                (args.feedback / names[path]).write_bytes(text)
+                attempt((args.feedback / names[path]).write_bytes, text)
 
+    left = [path for path in args.submissions if is_left(path)]
+    if len(left) < len(args.submissions):
+        print(f"{len(args.submissions) - len(left)} of them in {args.csv} already", end="\n\n")
+    if args.csv:  # without the piece of a row that a crash leaves
+        write_rows(args.csv, [header(), *rows.values()], "w")
     pool = ThreadPoolExecutor(args.jobs)
     try:
         for future in [pool.submit(finish, path) for path in left]:
@@ -516,16 +496,11 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(130) from None
     finally:
         pool.shutdown(cancel_futures=True)
-    if len(args.submissions) > 1:
-        print(table([rows[str(path)] for path in args.submissions]))
-    # once more, in the order of the command
-    order = dict.fromkeys([*rows, *map(str, args.submissions)])
-    for path in map(str, args.submissions):
-        order[path] = order.pop(path)
-    if args.csv:
-        write_rows(args.csv, [header(), *(rows[path] for path in order)], "w")
-    if args.json:
-        write_json(args.json, {"submissions": [results[path] for path in order if path in results]})
+        order = [path for path in dict.fromkeys([*map(str, args.submissions), *rows]) if path in rows]
+        if args.csv:
+            attempt(write_rows, args.csv, [header(), *(rows[path] for path in order)], "w")
+        if args.json:
+            attempt(write_json, args.json, {"submissions": [results[path] for path in order if path in results]})
     if args.gradescope:
         write_json(args.gradescope, gradescope(results[str(args.submissions[0])]))
 

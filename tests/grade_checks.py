@@ -6,6 +6,8 @@ A known mistake is recognised by comparing with what the mistaken formula gives.
 import math
 from collections.abc import Callable, Iterable
 from functools import partial
+from types import MappingProxyType
+from typing import NamedTuple
 
 import oracles
 import torch
@@ -13,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SAMPLES = 1000  # of Monte Carlo estimates; few, as some submissions loop over the examples
+RIGHT = ""  # the name of the right one among the results of formulas
 STANDARD_ERRORS = 6  # a correct one is further off once in 10^8, one of the hundred compared less than once in 10^6
 
 
@@ -63,30 +66,29 @@ def tensor(value: Tensor | str | None, shape: tuple[int, ...] | None = None) -> 
     return value.double()
 
 
-def compare(value: Tensor | None, expected: Tensor, mistakes: dict, tolerance: Tensor | float = 0.0) -> None:
-    """Raise Wrong unless the value is the expected; name the mistake of which it is the result."""
-    got, expected = tensor(value), expected.detach().double()
+def compare(value: Tensor | None, results: dict, tolerance: Tensor | float = 0.0) -> None:
+    """Raise Wrong unless the value is the right one; name the mistake of which it is the result."""
+    got, expected = tensor(value), results[RIGHT].detach().double()
     if expected.dim() == 0 and got.shape == (1,):  # as the starter's comments have it
         got = got[0]
     if got.shape == (*expected.shape, 1) and close(got.squeeze(-1), expected, tolerance):
         tensor(got, tuple(expected.shape))
     if close(got, expected, tolerance):
         return
-    names = [name for name, value in mistakes.items() if close(got, value.detach().double(), tolerance)]
+    names = [name for name, value in results.items() if close(got, value.detach().double(), tolerance)]
     raise Wrong(numbers(got, expected), names)
 
 
 def gradients(value: Tensor, leaves: list[Tensor], weights: Tensor) -> list[Tensor]:
     """Gradients of sum(weights * value), of a value of another size those of its sum; as the child takes them."""
-    value = (value.flatten() * weights).sum() if value.numel() == weights.numel() else value.sum()
-    found = torch.autograd.grad(value, leaves, retain_graph=True, allow_unused=True)
-    return [torch.zeros_like(x) if g is None else g for g, x in zip(found, leaves, strict=True)]
+    value = (value.flatten() * weights.flatten()).sum() if value.numel() == weights.numel() else value.sum()
+    return torch.autograd.grad(value, leaves, retain_graph=True, allow_unused=True, materialize_grads=True)
 
 
 def compare_gradients(
-    got: list, value: Tensor, leaves: dict[str, Tensor], mistakes: dict, weights: Tensor, tolerances: list | None = None
+    got: list, results: dict, leaves: dict[str, Tensor], weights: Tensor, tolerances: list | None = None
 ) -> None:
-    """Raise Wrong unless `got` are the gradients of the value for the leaves; name the mistake that has these."""
+    """Raise Wrong unless `got` are the right result's gradients for the leaves; name the mistake that has these."""
     tolerances = tolerances or [0.0] * len(leaves)
 
     def differences(value: Tensor) -> list[str]:
@@ -96,14 +98,47 @@ def compare_gradients(
     for name, gradient in zip(leaves, got, strict=True):
         if gradient is None:
             raise Wrong(f"no gradient reaches {name}")
-    wrong = differences(value)
+    wrong = differences(results[RIGHT])
     if wrong:
-        mistakes = {name: mistaken for name, mistaken in mistakes.items() if mistaken.requires_grad}
-        raise Wrong(wrong[0], [name for name, mistaken in mistakes.items() if not differences(mistaken)])
+        results = {name: value for name, value in results.items() if value.requires_grad}
+        raise Wrong(wrong[0], [name for name, value in results.items() if not differences(value)])
 
 
 def leaves(inputs: list[Tensor]) -> list[Tensor]:
     return [x.double().requires_grad_() for x in inputs]
+
+
+class Formula(NamedTuple):
+    """A function that an oracle computes as well."""
+
+    names: str  # of its inputs
+    inputs: Callable  # of a size
+    results: Callable  # the right one, named RIGHT, and those of mistaken formulas by the mistake's name
+    request: dict = MappingProxyType({})  # what the child needs beside the inputs
+
+
+def ask(call: Callable, formula: Formula, inputs: list[Tensor], **request) -> dict:
+    """Call the submission's function, with a critic for its weights w."""
+    given = [{"w": x} if name == "w" else x for name, x in zip(formula.names.split(), inputs, strict=True)]
+    return call(given, **formula.request, **request)
+
+
+def check_values(call: Callable, formula: Formula, sizes: list[tuple]) -> None:
+    for size in sizes:
+        inputs = formula.inputs(*size)
+        compare(ask(call, formula, inputs)["value"], formula.results(*inputs))
+
+
+def check_gradient(call: Callable, formula: Formula, size: tuple, names: str) -> None:
+    """The gradients of the inputs with these names."""
+    inputs = formula.inputs(*size)
+    exact = dict(zip(formula.names.split(), leaves(inputs), strict=True))
+    results = formula.results(*exact.values())
+    weights = draw(*results[RIGHT].shape, seed=9, low=0.5, high=2.0)
+    numbers = [number for number, name in enumerate(exact) if name in names.split() and name != "w"]
+    got = ask(call, formula, inputs, grad=numbers, weights=weights)["gradients"]
+    wanted = {name: exact[name] for name in names.split()}
+    compare_gradients(got[: len(wanted)], results, wanted, weights)
 
 
 # --- Problem 1 --------------------------------------------------------------------------------------------------------
@@ -117,20 +152,21 @@ def normal_inputs(b: int, f: int, count: int = 3) -> list[Tensor]:
     return [draw(b, f, seed=seed) for seed in range(count)]
 
 
-def bernoulli_mistakes(mu: Tensor, target: Tensor) -> dict[str, Tensor]:
+def bernoulli(mu: Tensor, target: Tensor) -> dict[str, Tensor]:
     return {
+        RIGHT: oracles.log_bernoulli(mu, target),
         "(1 - target) log(1 - mu) is missing": target * mu.log(),
         "target log(mu) is missing": (1 - target) * (1 - mu).log(),
         "target and 1 - target are swapped": oracles.log_bernoulli(mu, 1 - target),
         "mu is taken for a logit": oracles.log_bernoulli(mu.sigmoid(), target),
-        "the logarithm is missing": target * mu + (1 - target) * (1 - mu),
     }
 
 
-def normal_mistakes(mu: Tensor, logvar: Tensor, z: Tensor) -> dict[str, Tensor]:
+def normal(mu: Tensor, logvar: Tensor, z: Tensor) -> dict[str, Tensor]:
     right = oracles.log_normal(mu, logvar, z)
     squares = (z - mu) ** 2 / logvar.exp()
     return {
+        RIGHT: right,
         "the variance is taken for the standard deviation": oracles.log_normal(mu, 2 * logvar, z),
         "the standard deviation is taken for the variance": oracles.log_normal(mu, logvar / 2, z),
         "log(2 pi) is missing": right + math.log(2 * math.pi) / 2,
@@ -142,7 +178,7 @@ def normal_mistakes(mu: Tensor, logvar: Tensor, z: Tensor) -> dict[str, Tensor]:
     }
 
 
-def kl_mistakes(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor) -> dict[str, Tensor]:
+def kl(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor) -> dict[str, Tensor]:
     right = oracles.kl(mu_q, logvar_q, mu_p, logvar_p)
     swapped = oracles.kl(mu_p, logvar_p, mu_q, logvar_q)
 
@@ -152,6 +188,7 @@ def kl_mistakes(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor) 
         return (logvar_p - logvar_q - square + distance / logvar_p.exp()) / 2
 
     return {
+        RIGHT: right,
         "q and p are swapped": swapped,
         "the variance is taken for the standard deviation": oracles.kl(mu_q, 2 * logvar_q, mu_p, 2 * logvar_p),
         "the standard deviation is taken for the variance": oracles.kl(mu_q, logvar_q / 2, mu_p, logvar_p / 2),
@@ -168,94 +205,66 @@ def kl_mistakes(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor) 
     }
 
 
-def mistaken_sums(terms: Tensor) -> dict[str, Tensor]:
-    """What becomes of the terms (B, F) when they are not summed over the features, to (B,)."""
+def for_batch(right: Tensor) -> dict[str, Tensor]:
     return {
-        "the sign": -terms.sum(1),
-        "the mean over the features, not the sum": terms.mean(1),
-        "summed over the batch, not the features": terms.sum(0),
-        "averaged over the batch, not summed over the features": terms.mean(0),
-        "one number for the whole batch, its sum": terms.sum(),
-        "one number for the whole batch, its mean": terms.sum(1).mean(),
-        "one number for the whole batch, the mean of all entries": terms.mean(),
-        "not summed over the features": terms,
+        RIGHT: right,
+        "the sign": -right,
+        "one number for the whole batch, its sum": right.sum(),
+        "one number for the whole batch, its mean": right.mean(),
     }
 
 
-def log_mean_exp_mistakes(y: Tensor) -> dict[str, Tensor]:
+def log_mean_exp(y: Tensor) -> dict[str, Tensor]:
     right = oracles.log_mean_exp(y)
-    return {
+    return for_batch(right) | {
         "log K is missing, the sum in place of the mean": y.logsumexp(1),
         "log K is added, not subtracted": y.logsumexp(1) + math.log(y.shape[1]),
         "divided by K outside the logarithm": y.logsumexp(1) / y.shape[1],
         "over the batch, not the samples": oracles.log_mean_exp(y.T),
-        "the mean of y, without log and exp": y.mean(1),
         "the maximum is not added again": right - y.amax(1),
-        "the logarithm is missing": y.exp().mean(1),
-        "one number for the whole batch, its mean": right.mean(),
-        "one number for the whole batch, its sum": right.sum(),
         "one number for the whole batch, over all entries": oracles.log_mean_exp(y.flatten()[None])[0],
-        "the sign": -right,
     }
 
 
-def summed(terms: Callable, mistakes: Callable) -> tuple[Callable, Callable]:
-    """Make (B,) of functions that give terms (B, F), and add what any sum may get wrong."""
+def summed(names: str, inputs: Callable, results: Callable) -> Formula:
+    """Of results (B, F) a formula for their sums (B,), with what any sum may get wrong."""
 
-    def all_mistakes(*inputs: Tensor) -> dict[str, Tensor]:
-        named = {name: oracles.per_example(value) for name, value in mistakes(*inputs).items()}
-        return named | mistaken_sums(terms(*inputs))
+    def sums(*inputs: Tensor) -> dict[str, Tensor]:
+        named = {name: oracles.per_example(value) for name, value in results(*inputs).items()}
+        terms = results(*inputs)[RIGHT]
+        return (
+            named
+            | for_batch(named[RIGHT])
+            | {
+                "the mean over the features, not the sum": terms.mean(1),
+                "summed over the batch, not the features": terms.sum(0),
+                "averaged over the batch, not summed over the features": terms.mean(0),
+                "one number for the whole batch, the mean of all entries": terms.mean(),
+                "not summed over the features": terms,
+            }
+        )
 
-    return lambda *inputs: oracles.per_example(terms(*inputs)), all_mistakes
-
-
-FORMULAS = {  # inputs of a size, names of those that need gradients, the oracle, results of mistaken formulas
-    "log_likelihood_bernoulli": (bernoulli_inputs, ["mu"], *summed(oracles.log_bernoulli, bernoulli_mistakes)),
-    "log_likelihood_normal": (
-        normal_inputs,
-        ["mu", "logvar", "z"],
-        *summed(oracles.log_normal, normal_mistakes),
-    ),
-    "log_mean_exp": (partial(normal_inputs, count=1), ["y"], oracles.log_mean_exp, log_mean_exp_mistakes),
-    "kl_gaussian_gaussian_analytic": (
-        partial(normal_inputs, count=4),
-        ["mu_q", "logvar_q", "mu_p", "logvar_p"],
-        *summed(oracles.kl, kl_mistakes),
-    ),
-}
+    return Formula(names, inputs, sums)
 
 
-def check_formula(call: Callable, name: str, sizes: list[tuple[int, int]]) -> None:
-    make_inputs, _, oracle, mistakes = FORMULAS[name]
-    for size in sizes:
-        inputs = make_inputs(*size)
-        compare(call(name, inputs)["value"], oracle(*inputs), mistakes(*inputs))
-
-
-def check_formula_gradient(call: Callable, name: str) -> None:
-    make_inputs, names, oracle, mistakes = FORMULAS[name]
-    inputs, weights = make_inputs(8, 5), draw(8, seed=9, low=0.5, high=2.0)
-    got = call(name, inputs, grad=list(range(len(names))), weights=weights)["gradients"]
-    inputs = leaves(inputs)
-    by_name = dict(zip(names, inputs, strict=False))  # a target needs none
-    compare_gradients(got, oracle(*inputs), by_name, mistakes(*inputs), weights)
+BERNOULLI = summed("mu target", bernoulli_inputs, bernoulli)
+NORMAL = summed("mu logvar z", normal_inputs, normal)
+MEAN_EXP = Formula("y", partial(normal_inputs, count=1), log_mean_exp)
+KL = summed("mu_q logvar_q mu_p logvar_p", partial(normal_inputs, count=4), kl)
 
 
 def check_stability(call: Callable) -> None:
     for shift in (-500.0, 500.0):
         y = 3 * draw(8, 5) + shift
-        mistakes = log_mean_exp_mistakes(y.double())
-        got = tensor(call("log_mean_exp", [y])["value"])
+        got = tensor(call([y])["value"])
         if not got.isfinite().all():
             raise Wrong(f"not finite for entries near {shift:g}: subtract the maximum before exp")
         # without the shift, or the tolerance would be that of large numbers
-        mistakes = {name: value - shift for name, value in mistakes.items()}
-        compare(got - shift, oracles.log_mean_exp(y.double()) - shift, mistakes)
+        compare(got - shift, {name: value - shift for name, value in log_mean_exp(y.double()).items()})
 
 
 B = 2  # examples, each SAMPLES times
-MC, MC_SUM = "kl_gaussian_gaussian_mc", "the sum over the samples, not the mean"
-KL_INPUTS, KL_NAMES, KL, KL_MISTAKES = FORMULAS["kl_gaussian_gaussian_analytic"]
+MC_SUM = "the sum over the samples, not the mean"
 
 
 def copies(inputs: list[Tensor], n: int) -> list[Tensor]:
@@ -271,110 +280,95 @@ def estimates(reply: dict, b: int) -> Tensor:
     return got if got.shape == (b, 1) else tensor(got, (b,))
 
 
+def check_noise(got: Tensor) -> None:
+    if got.std(0).max() < 0.01:
+        seen = "a closed form, or one noise for all?: expected another estimate each time, got the same"
+        raise Wrong(seen, ["z has no noise"])
+
+
 def check_mc(call: Callable, num_samples: int) -> None:
     """SAMPLES estimates of one sample, or one of SAMPLES samples, against the KL."""
-    inputs = KL_INPUTS(B, 3)
+    inputs = KL.inputs(B, 3)
     error = (oracles.per_example(oracles.kl_variance(*inputs)) / SAMPLES).sqrt().double()
     if num_samples == 1:
-        got = estimates(call(MC, copies(inputs, SAMPLES)), B * SAMPLES)
-        got = got.view(SAMPLES, B, *got.shape[1:]).mean(0)
+        got = estimates(call(copies(inputs, SAMPLES)), B * SAMPLES)
+        got = got.view(SAMPLES, B, *got.shape[1:])
+        check_noise(got)
+        got = got.mean(0)
     else:
-        got = estimates(call(MC, [*inputs, num_samples]), B)
-    mistakes = KL_MISTAKES(*inputs) | {MC_SUM: num_samples * KL(*inputs)}
-    compare(got, KL(*inputs), mistakes, STANDARD_ERRORS * error)
+        got = estimates(call([*inputs, num_samples]), B)
+    results = KL.results(*inputs)
+    results[MC_SUM] = num_samples * results[RIGHT]
+    compare(got, results, STANDARD_ERRORS * error)
 
 
 def check_mc_noise(call: Callable) -> None:
-    mu_q, logvar_q, mu_p, logvar_p = KL_INPUTS(1, 2)
-    one = [
-        mu_q,
-        0.3 * logvar_q,
-        mu_p,
-        0.3 * logvar_p,
-    ]  # for noise that is nearly normal, with a deviation that is known
-    noisy = copies(one, SAMPLES)
-    spread = [estimates(call(MC, [*noisy, *k]), SAMPLES).std().item() for k in ([], [9])]
-    expected = oracles.kl_variance(*one).sum().sqrt().item()
-    if spread[0] < 0.01 * expected:
-        seen = f"a closed form, or one noise for all?: expected a deviation of {expected:.4g}, got 0"
-        raise Wrong(seen, ["z has no noise"])
-    ratio = spread[0] / spread[1]
+    mu_q, logvar_q, mu_p, logvar_p = KL.inputs(1, 2)
+    noisy = copies([mu_q, 0.3 * logvar_q, mu_p, 0.3 * logvar_p], SAMPLES)  # of noise that is nearly normal
+    single, many = (estimates(call([*noisy, *more]), SAMPLES) for more in ([], [9]))
+    check_noise(single)
+    ratio = (single.std() / many.std()).item()
     if not 2.4 < ratio < 3.6:
         mistakes = [MC_SUM] if ratio < 0.5 else ["num_samples makes no difference"] if ratio < 1.2 else []
         raise Wrong(f"expected the noise with 1 sample to be 3 times that with 9, got {ratio:.3g} times", mistakes)
 
 
 def check_mc_gradient(call: Callable) -> None:
-    inputs = KL_INPUTS(B, 3)
-    reply = call(MC, copies(inputs, SAMPLES), grad=[0, 1, 2, 3], weights=torch.ones(B * SAMPLES))
+    inputs = KL.inputs(B, 3)
+    reply = call(copies(inputs, SAMPLES), grad=[0, 1, 2, 3], weights=torch.ones(B * SAMPLES))
     estimates(reply, B * SAMPLES)
-    for gradient, name in zip(reply["gradients"], KL_NAMES, strict=True):
+    by_name = dict(zip(KL.names.split(), leaves(inputs), strict=True))
+    for gradient, name in zip(reply["gradients"], by_name, strict=True):
         if gradient is None:
             raise Wrong(f"no gradient reaches {name}: z is not reparameterised")
     each = [gradient.double().view(SAMPLES, B, 3) for gradient in reply["gradients"]]
     tolerances = [STANDARD_ERRORS * gradient.std(0) / math.sqrt(SAMPLES) for gradient in each]
-    inputs = leaves(inputs)
-    fixed_q = [x.detach() for x in inputs[:2]]
-    mistakes = KL_MISTAKES(*inputs) | {"z is not reparameterised, or detached": KL(*fixed_q, *inputs[2:])}
-    means, by_name = [gradient.mean(0) for gradient in each], dict(zip(KL_NAMES, inputs, strict=True))
-    compare_gradients(means, KL(*inputs), by_name, mistakes, torch.ones(B), tolerances)
+    mu_q, logvar_q, *p = by_name.values()
+    results = KL.results(mu_q, logvar_q, *p)
+    results["z is not reparameterised, or detached"] = KL.results(mu_q.detach(), logvar_q.detach(), *p)[RIGHT]
+    compare_gradients([gradient.mean(0) for gradient in each], results, by_name, torch.ones(B), tolerances)
 
 
 # --- Problem 2 --------------------------------------------------------------------------------------------------------
 
 
-def probe(*shape: int) -> dict:
-    """The child's critic f(x) = <w, x> + c |x|^2 / 2 for x: (B, *shape)."""
-    return {"w": draw(*shape, seed=7) / math.prod(shape) ** 0.5, "c": 1.0}
+def probe(*shape: int) -> Tensor:
+    """The weights w of the child's critic f(x) = <w, x> + |x|^2 / 2 for x: (B, *shape)."""
+    return draw(*shape, seed=7) / math.prod(shape) ** 0.5
 
 
-def probe_value(critic: dict, x: Tensor) -> Tensor:
-    return oracles.per_example(critic["w"] * x + critic["c"] * x**2 / 2)
+def distance_inputs(*shape: int) -> list[Tensor]:
+    return [draw(6, *shape), 0.5 * draw(6, *shape, seed=1), probe(*shape)]
 
 
-def distance_mistakes(f_p: Tensor, f_q: Tensor) -> dict[str, Tensor]:
+def distance(p: Tensor, q: Tensor, w: Tensor) -> dict[str, Tensor]:
+    f_p, f_q = (oracles.per_example(w * x + x**2 / 2) for x in (p, q))
+    right = f_p.mean() - f_q.mean()
     return {
-        "the sign, or p and q are swapped": f_q.mean() - f_p.mean(),
-        "the sum in place of the mean": f_p.sum() - f_q.sum(),
+        RIGHT: right,
+        "the sign, or p and q are swapped": -right,
+        "the sum in place of the mean": len(p) * right,
         "the sum of the means, not the difference": f_p.mean() + f_q.mean(),
         "only p counts": f_p.mean(),
-        "the absolute value": (f_p.mean() - f_q.mean()).abs(),
+        "the absolute value": right.abs(),
         "the mean over the batch is missing": f_p - f_q,
     }
 
 
-def check_distance(call: Callable, shape: tuple[int, ...]) -> None:
-    p, q, critic = draw(6, *shape), 0.5 * draw(6, *shape, seed=1), probe(*shape)
-    values = probe_value(critic, p), probe_value(critic, q)
-    got = call("vf_wasserstein_distance", [p, q, critic])["value"]
-    compare(got, values[0].mean() - values[1].mean(), distance_mistakes(*values))
-
-
-def check_distance_gradient(call: Callable, names: list[str]) -> None:
-    """Gradients of p and q, through which the generator is trained, or of the critic's weights."""
-    p, q, critic = draw(6, 5), 0.5 * draw(6, 5, seed=1), probe(5)
-    grad, weights = [0, 1] if "q" in names else [], torch.ones(1)
-    got = call("vf_wasserstein_distance", [p, q, critic], grad=grad, weights=weights)["gradients"]
-    by_name = dict(zip(("p", "q", "w"), leaves([p, q, critic["w"]]), strict=True))
-    values = [probe_value(critic | {"w": by_name["w"]}, by_name[name]) for name in ("p", "q")]
-    by_name = {name: by_name[name] for name in names}
-    value, mistakes = values[0].mean() - values[1].mean(), distance_mistakes(*values)
-    compare_gradients(got[: len(names)], value, by_name, mistakes, weights)
-
-
+DISTANCE = Formula("p q w", distance_inputs, distance)
 VECTORS, IMAGES = "(B, F)", "images (B, C, H, W)"
 PENALTY_SHAPES = {VECTORS: (5,), IMAGES: (3, 4, 4)}
 
 
-def penalty(call: Callable, *kinds: str) -> tuple[dict, Tensor, Tensor, Tensor, dict]:
+def penalty(call: Callable, *kinds: str) -> tuple[dict, Tensor, Tensor, Tensor, Tensor]:
     """Call lp_reg on 64 pairs of the first kind that it takes; return the reply, the pairs, where it asked the critic,
-    and the critic. Some gradients are below 1, some above."""
+    and the critic's weights. Some gradients are below 1, some above."""
     shape = PENALTY_SHAPES[kinds[0]]
     scale = torch.linspace(0.3, 6, 64).view(-1, *[1] * len(shape)) * (4.5 / math.prod(shape)) ** 0.5
-    x, y, critic = scale * draw(64, *shape), scale * draw(64, *shape, seed=1), probe(*shape)
+    x, y, w = scale * draw(64, *shape), scale * draw(64, *shape, seed=1), probe(*shape)
     try:
-        reply = call("lp_reg", [x, y, critic], weights=torch.ones(1))
-        return reply, x, y, interpolates(reply, x), critic
+        reply = call([x, y, {"w": w}], weights=torch.ones(1))
+        return reply, x, y, interpolates(reply, x), w
     except Wrong as wrong:
         if kinds[1:]:
             return penalty(call, *kinds[1:])
@@ -393,11 +387,12 @@ def interpolates(reply: dict, x: Tensor) -> Tensor:
     return seen
 
 
-def penalty_mistakes(gradient: Tensor) -> dict[str, Tensor]:
+def penalties(gradient: Tensor) -> dict[str, Tensor]:
     """What becomes of the critic's gradient (64, ...) at the interpolates."""
     norm, whole = gradient.flatten(1).norm(dim=1), gradient.norm()
     excess = (norm - 1).clamp(min=0)
-    mistakes = {
+    results = {
+        RIGHT: oracles.lp_penalty(gradient),
         "two-sided, norms below 1 count": ((norm - 1) ** 2).mean(),
         "the sum in place of the mean": (excess**2).sum(),
         "the square is missing": excess.mean(),
@@ -414,15 +409,14 @@ def penalty_mistakes(gradient: Tensor) -> dict[str, Tensor]:
     for axis in range(gradient.dim()):
         name = "the last axis" if axis == gradient.dim() - 1 else f"axis {axis}"
         short = gradient.norm(dim=axis) - 1
-        mistakes[f"the norm is taken over {name} only"] = short.clamp(min=0).square().mean()
-        mistakes[f"two-sided, the norm is taken over {name} only"] = short.square().mean()
-    return mistakes
+        results[f"the norm is taken over {name} only"] = short.clamp(min=0).square().mean()
+        results[f"two-sided, the norm is taken over {name} only"] = short.square().mean()
+    return results
 
 
 def compare_penalty(call: Callable, kind: str) -> None:
-    reply, _, _, x_hat, critic = penalty(call, kind)
-    gradient = critic["w"] + critic["c"] * x_hat
-    compare(reply["value"], oracles.lp_penalty(gradient), penalty_mistakes(gradient))
+    reply, _, _, x_hat, w = penalty(call, kind)
+    compare(reply["value"], penalties(w + x_hat))
 
 
 def check_penalty(call: Callable, kind: str, other: str) -> None:
@@ -439,7 +433,8 @@ def check_penalty(call: Callable, kind: str, other: str) -> None:
 
 def check_coefficients(call: Callable) -> None:
     """x_hat = alpha x + (1 - alpha) y with alpha in [0, 1], the same within an example, another for each."""
-    _, *points, _ = penalty(call, IMAGES, VECTORS)
+    reply, *points, _ = penalty(call, IMAGES, VECTORS)
+    tensor(reply["value"])  # there is a penalty
     x, y, x_hat = (v.flatten(1) for v in points)
     alpha = ((x_hat - y) * (x - y)).sum(1) / (x - y).square().sum(1)
     if not close(x_hat, alpha[:, None] * x + (1 - alpha[:, None]) * y):
@@ -455,53 +450,24 @@ def check_coefficients(call: Callable) -> None:
 
 
 def check_penalty_gradient(call: Callable) -> None:
-    reply, _, _, x_hat, critic = penalty(call, VECTORS, IMAGES)
+    reply, _, _, x_hat, w = penalty(call, VECTORS, IMAGES)
     if reply["gradients"][0] is None:
         raise Wrong("no gradient reaches the critic: create_graph=True is missing, or a detach() too many")
-    (w,) = leaves([critic["w"]])
-    gradient = w + critic["c"] * x_hat
-    value, mistakes = oracles.lp_penalty(gradient), penalty_mistakes(gradient)
-    compare_gradients(reply["gradients"], value, {"the critic's weights": w}, mistakes, torch.ones(1))
+    (w,) = leaves([w])
+    compare_gradients(reply["gradients"], penalties(w + x_hat), {"the critic's weights": w}, torch.ones(1))
+
+
+IMAGE = (3, 32, 32)
 
 
 def images(b: int, seed: int = 0) -> Tensor:
-    return draw(b, 3, 32, 32, seed=seed)
+    return draw(b, *IMAGE, seed=seed)
 
 
-def check_shape(call: Callable, name: str, init: list, x: Tensor, shape: tuple[int, ...]) -> None:
-    tensor(call(name, [x], init=init)["value"], shape)
-
-
-def check_parameters(call: Callable, name: str, init: list, x: Tensor) -> None:
-    parts = {"Generator": oracles.generator_parameters, "Critic": oracles.critic_parameters}[name](*init)
-    got, expected = call(name, [x], init=init)["parameters"][0], sum(parts.values())
-    mistakes = {
-        "no biases": expected - parts["biases"],
-        "no batch normalisation": expected - parts.get("norms", 0),
-        "a bias only where no batch normalisation follows": parts["weights"] + parts.get("norms", 0) + 3,
-    }
-    if got != expected:
-        names = [mistake for mistake, count in mistakes.items() if count == got]
-        raise Wrong(": ".join([*names[:1], f"expected {expected} parameters, got {got}"]))
-
-
-def check_range(call: Callable) -> None:
-    got = tensor(call("Generator", [draw(6, 10, low=-4, high=4)], init=[10, 8])["value"])
-    low, high = got.min().item(), got.max().item()
-    if not (low >= -1 and high <= 1):  # so that nan is wrong
-        raise Wrong(f"no tanh at the end: expected values in [-1, 1], got {low:.3g} to {high:.3g}")
-    if low >= 0:
-        raise Wrong(f"a sigmoid, or ReLU, in place of tanh: expected values from -1 to 1, got {low:.3g} to {high:.3g}")
-    if close(got[0], got[1]):
-        raise Wrong("the images do not depend on z")
-
-
-def check_independence(call: Callable) -> None:
-    alone, among = (tensor(call("Critic", [x], init=[8])["value"]) for x in (images(8)[:2], images(8)))
-    if among.dim() == 0:
-        raise Wrong("one number for the whole batch: expected shape (8,), got ()")
-    if not close(alone, among[:2]):
-        raise Wrong(f"depends on the rest of the batch, by batch normalisation?: {numbers(among[:2], alone)}")
+def check_shape(call: Callable, cases: list[tuple[list, Tensor, tuple]]) -> None:
+    """cases: arguments of the class, an input and the shape of its output."""
+    for init, x, shape in cases:
+        tensor(call([x], init=init)["value"], shape)
 
 
 # --- Problem 3 --------------------------------------------------------------------------------------------------------
@@ -515,7 +481,7 @@ def siamese(call: Callable, stop_gradient: bool = True, mode: str | None = None,
     """p1, p2, z1, z2 of two batches of 8 images, and the whole reply."""
     init = ["resnet18", DIM, PRED_DIM, stop_gradient, mode]
     views = request.pop("views", [images(8), images(8, seed=1)])
-    reply = call("SimSiam", views, init=init, **request)
+    reply = call(views, init=init, **request)
     outputs = reply["value"]
     if not isinstance(outputs, list) or len(outputs) != 4:
         raise Wrong(f"expected p1, p2, z1, z2, got {len(outputs) if isinstance(outputs, list) else 'one'} output(s)")
@@ -576,7 +542,7 @@ def check_no_predictor(call: Callable) -> None:
 
 def check_fixed_predictor(call: Callable) -> None:
     (p1, *_), reply = siamese(call, mode="fixed_random_init", grad=[0], weights=draw(8, DIM, seed=5))
-    trained = siamese(call)[1]["parameters"][1] - reply["parameters"][1]
+    trained = siamese(call)[1]["trained"] - reply["trained"]
     if trained != PREDICTOR:
         text = "the predictor is not frozen" if trained == 0 else "not just the predictor is frozen"
         raise Wrong(f"{text}: expected {PREDICTOR} frozen parameters in MLP_mode 'fixed_random_init', got {trained}")
@@ -590,14 +556,10 @@ def loss_inputs(b: int, d: int) -> list[Tensor]:
     return [draw(b, d, seed=seed) + 0.2 * seed for seed in range(4)]
 
 
-def loss(call: Callable, inputs: list[Tensor], **request) -> dict:
-    init = ["resnet18", DIM, PRED_DIM, False, None]
-    return call("SimSiam", inputs, init=init, method="loss", **request)
-
-
-def loss_mistakes(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor) -> dict[str, Tensor]:
+def loss(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor) -> dict[str, Tensor]:
     right, cosine = oracles.simsiam_loss(p1, p2, z1, z2), F.cosine_similarity
     return {
+        RIGHT: right,
         "the sign": -right,
         "not halved": 2 * right,
         "halved twice": right / 2,
@@ -613,84 +575,76 @@ def loss_mistakes(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor) -> dict[str, T
     }
 
 
-def check_loss(call: Callable, sizes: list[tuple[int, int]]) -> None:
-    for b, d in sizes:
-        inputs = loss_inputs(b, d)
-        compare(loss(call, inputs)["value"], oracles.simsiam_loss(*inputs), loss_mistakes(*inputs))
+LOSS_REQUEST = {"init": ["resnet18", DIM, PRED_DIM, False, None], "method": "loss"}
+LOSS = Formula("p1 p2 z1 z2", loss_inputs, loss, LOSS_REQUEST)
 
 
-def check_loss_gradient(call: Callable, names: list[str]) -> None:
-    """Of p, always; of z, without stop-gradient."""
-    inputs, weights = loss_inputs(8, DIM), torch.ones(1)
-    grad = [("p1", "p2", "z1", "z2").index(name) for name in names]
-    got = loss(call, inputs, grad=grad, weights=weights)["gradients"]
-    inputs = leaves(inputs)
-    by_name = dict(zip(names, [inputs[i] for i in grad], strict=True))
-    compare_gradients(got, oracles.simsiam_loss(*inputs), by_name, loss_mistakes(*inputs), weights)
-
-
-def cosine_mistakes(x: Tensor, y: Tensor, dim: int = 1) -> dict[str, Tensor]:
+def cosine(x: Tensor, y: Tensor, dim: int = 1) -> dict[str, Tensor]:
     right, products = F.cosine_similarity(x, y, dim), (x * y).sum(dim)
     mistakes = {f"along axis {axis}, not {dim}": F.cosine_similarity(x, y, axis) for axis in range(x.dim())}
     mistakes.pop(f"along axis {dim}, not {dim}", None)
-    return mistakes | {
-        "not divided by the norms": products,
-        "the sign": -right,
-        "1 - cosine": 1 - right,
-        "averaged over the batch": right.mean(),
-        "divided by the squares of the norms": products / (x.square().sum(dim) * y.square().sum(dim)),
-        "divided by one norm only": products / x.norm(dim=dim),
-        "the mean over the axis, not the sum": right / x.shape[dim],
-    }
+    return (
+        mistakes
+        | for_batch(right)
+        | {
+            "not divided by the norms": products,
+            "1 - cosine": 1 - right,
+            "divided by the squares of the norms": products / (x.square().sum(dim) * y.square().sum(dim)),
+            "divided by one norm only": products / x.norm(dim=dim),
+            "the mean over the axis, not the sum": right / x.shape[dim],
+        }
+    )
 
 
-def check_cosine(call: Callable, cases: list[tuple[list, tuple[int, ...]]]) -> None:
-    """cases: arguments of CosineSimilarity and shape of its inputs."""
-    for init, shape in cases:
-        x, y, dim = draw(*shape), draw(*shape, seed=1) + 0.3, init[0] if init else 1
-        got = call("CosineSimilarity", [x, y], init=init)["value"]
-        compare(got, F.cosine_similarity(x, y, dim), cosine_mistakes(x, y, dim))
+def cosine_inputs(*shape: int) -> list[Tensor]:
+    return [draw(*shape), draw(*shape, seed=1) + 0.3]
+
+
+COSINE = Formula("x y", cosine_inputs, cosine, {"init": []})
+
+
+def check_axes(call: Callable) -> None:
+    for dim, shape in ((0, (8, 5)), (1, (3, 40)), (-1, (2, 3, 5)), (1, (2, 3, 5))):
+        x, y = cosine_inputs(*shape)
+        compare(call([x, y], init=[dim])["value"], cosine(x, y, dim))
 
 
 def check_zero_vectors(call: Callable) -> None:
-    got = call("CosineSimilarity", [torch.zeros(3, 5), draw(3, 5)], init=[])["value"]
+    x, y = torch.zeros(3, 5), draw(3, 5)
+    got = call([x, y], init=[])["value"]
     if isinstance(got, Tensor) and not got.isfinite().all():
         raise Wrong("not finite for a zero vector: eps is not used; expected 0, got nan")
-    compare(got, torch.zeros(3), cosine_mistakes(torch.zeros(3, 5), draw(3, 5)))
-
-
-def check_cosine_gradient(call: Callable) -> None:
-    x, y, weights = draw(8, 5), draw(8, 5, seed=1), draw(8, seed=9, low=0.5, high=2.0)
-    got = call("CosineSimilarity", [x, y], init=[], grad=[0, 1], weights=weights)["gradients"]
-    x, y = leaves([x, y])
-    compare_gradients(got, F.cosine_similarity(x, y), {"x": x, "y": y}, cosine_mistakes(x, y), weights)
+    compare(got, cosine(x, y))
 
 
 # --- All --------------------------------------------------------------------------------------------------------------
 
 
-def formula_checks(name: str) -> dict[str, Callable]:
+def formula_checks(formula: Formula, leaves: str) -> dict[str, Callable]:
     return {
-        "values": partial(check_formula, name=name, sizes=[(8, 5)]),
-        "other sizes": partial(check_formula, name=name, sizes=[(3, 784), (6, 1), (17, 2)]),
-        "one example": partial(check_formula, name=name, sizes=[(1, 9)]),
-        "gradient": partial(check_formula_gradient, name=name),
+        "values": partial(check_values, formula=formula, sizes=[(8, 5)]),
+        "other sizes": partial(check_values, formula=formula, sizes=[(3, 784), (6, 1), (17, 2)]),
+        "one example": partial(check_values, formula=formula, sizes=[(1, 9)]),
+        "gradient": partial(check_gradient, formula=formula, size=(8, 5), names=leaves),
     }
 
 
-CHECKS = {name: formula_checks(name) for name in FORMULAS} | {
-    "log_mean_exp": formula_checks("log_mean_exp") | {"no overflow": check_stability},
-    MC: {
+CHECKS = {
+    "log_likelihood_bernoulli": formula_checks(BERNOULLI, "mu"),
+    "log_likelihood_normal": formula_checks(NORMAL, NORMAL.names),
+    "log_mean_exp": formula_checks(MEAN_EXP, MEAN_EXP.names) | {"no overflow": check_stability},
+    "kl_gaussian_gaussian_analytic": formula_checks(KL, KL.names),
+    "kl_gaussian_gaussian_mc": {
         "unbiased with one sample": partial(check_mc, num_samples=1),
         "noise falls with the samples": check_mc_noise,
         "unbiased with many samples": partial(check_mc, num_samples=SAMPLES),
         "unbiased gradient": check_mc_gradient,
     },
     "vf_wasserstein_distance": {
-        "values": partial(check_distance, shape=(5,)),
-        "images": partial(check_distance, shape=(3, 4, 4)),
-        "gradient of the critic": partial(check_distance_gradient, names=["w"]),
-        "gradient of the samples": partial(check_distance_gradient, names=["p", "q"]),
+        "values": partial(check_values, formula=DISTANCE, sizes=[(5,)]),
+        "images": partial(check_values, formula=DISTANCE, sizes=[(3, 4, 4)]),
+        "gradient of the critic": partial(check_gradient, formula=DISTANCE, size=(5,), names="w"),
+        "gradient of the samples": partial(check_gradient, formula=DISTANCE, size=(5,), names="p q"),
     },
     "lp_reg": {
         "(B, F)": partial(check_penalty, kind=VECTORS, other=IMAGES),
@@ -699,17 +653,9 @@ CHECKS = {name: formula_checks(name) for name in FORMULAS} | {
         "gradient of the critic": check_penalty_gradient,
     },
     "Generator": {
-        "shape": partial(check_shape, name="Generator", init=[10, 8], x=draw(6, 10), shape=(6, 3, 32, 32)),
-        "defaults": partial(check_shape, name="Generator", init=[], x=draw(2, 100), shape=(2, 3, 32, 32)),
-        "range": check_range,
-        "parameters": partial(check_parameters, name="Generator", init=[10, 8], x=draw(6, 10)),
+        "shape": partial(check_shape, cases=[([10, 8], draw(6, 10), (6, *IMAGE)), ([], draw(2, 100), (2, *IMAGE))])
     },
-    "Critic": {
-        "shape": partial(check_shape, name="Critic", init=[8], x=images(6), shape=(6,)),
-        "defaults": partial(check_shape, name="Critic", init=[], x=images(2), shape=(2,)),
-        "independent of the batch": check_independence,
-        "parameters": partial(check_parameters, name="Critic", init=[8], x=images(6)),
-    },
+    "Critic": {"shape": partial(check_shape, cases=[([8], images(6), (6,)), ([], images(2), (2,))])},
     "SimSiam": {
         "outputs": check_outputs,
         "stop-gradient": check_detaching,
@@ -717,15 +663,15 @@ CHECKS = {name: formula_checks(name) for name in FORMULAS} | {
         "fixed_random_init": check_fixed_predictor,
     },
     "SimSiam.loss": {
-        "values": partial(check_loss, sizes=[(8, DIM)]),
-        "other sizes": partial(check_loss, sizes=[(5, 7), (32, 3)]),
-        "gradient of p": partial(check_loss_gradient, names=["p1", "p2"]),
-        "gradient of z": partial(check_loss_gradient, names=["z1", "z2"]),
+        "values": partial(check_values, formula=LOSS, sizes=[(8, DIM)]),
+        "other sizes": partial(check_values, formula=LOSS, sizes=[(5, 7), (32, 3)]),
+        "gradient of p": partial(check_gradient, formula=LOSS, size=(8, DIM), names="p1 p2"),
+        "gradient of z": partial(check_gradient, formula=LOSS, size=(8, DIM), names="z1 z2"),
     },
     "CosineSimilarity": {
-        "values": partial(check_cosine, cases=[([], (8, 5)), ([1], (3, 40))]),
-        "other axes": partial(check_cosine, cases=[([0], (8, 5)), ([-1], (2, 3, 5)), ([1], (2, 3, 5))]),
+        "values": partial(check_values, formula=COSINE, sizes=[(8, 5)]),
+        "other axes": check_axes,
         "zero vectors": check_zero_vectors,
-        "gradient": check_cosine_gradient,
+        "gradient": partial(check_gradient, formula=COSINE, size=(8, 5), names="x y"),
     },
 }

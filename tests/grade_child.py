@@ -1,6 +1,6 @@
 """The child of grade.py: finds the definitions of one submission and answers calls to them, tensors in, tensors out.
 
-    python tests/grade_child.py FOLDER NAME ...
+    python tests/grade_child.py FOLDER
 
 It reads requests from its standard input and writes replies to its standard output, each a length in eight bytes and
 what torch.save makes of a dict. What the submission itself reads or prints is kept apart from both. No expected value
@@ -28,8 +28,8 @@ import sys
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Iterator
-from functools import cache, partial
+from collections.abc import Iterable, Iterator
+from functools import cache, partial, wraps
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -43,9 +43,18 @@ from torch.overrides import TorchFunctionMode
 MEMORY, FILE_SIZE = 4 << 30, 16 << 20
 SOURCES = (".py", ".ipynb")
 FILE_SECONDS = 3  # to read one file
-SPARE = {"device": torch.device("cpu")}  # extra parameters that a submission may have
-NOT_PYTHON = "! bash cmd cython html javascript js latex markdown perl R ruby script sh sql svg sx system".split()
+ON_CPU = "asks for a GPU, runs on the CPU here"
+SCRIPT_ONLY = ("__name__ == '__main__'", "'__main__' == __name__")
+NOT_PYTHON = "bash cmd cython html javascript js latex markdown perl R ruby script sh sql svg sx system".split()
 COMMANDS = "apt apt-get cd conda curl git kaggle ls mkdir pip pip3 unzip wget".split()
+READ_AS = [  # lines that this Python cannot read, and what stands for them
+    (r"%time\s+(.+)", r"\1"),
+    (r"%run\s.*?(\w+)\.(py|ipynb)\b.*", r"from \1 import *"),
+    (r"((def|class) \w+)\[.*?\]([(:].*)", r"\1\3"),  # generics of Python 3.12
+    (r"[%!?].*|.*\?|[^=()#]+=\s*[%!].*", "pass"),
+    (rf"({'|'.join(COMMANDS)})(\s.*)?", "pass"),
+]
+BEGINNING = r"(?!(else|elif|except|finally)\b)[^\s#)\]}]"  # of a line that begins a statement of the top level
 notes = []  # what went wrong while the submission's files were read, one line each
 
 
@@ -105,19 +114,24 @@ class OnCPU(TorchFunctionMode):
     """Runs on the CPU what a submission sends to a GPU."""
 
     def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        kwargs = {name: self.moved(value, name == "device") for name, value in (kwargs or {}).items()}
         if function in (Tensor.cuda, Tensor.pin_memory):
-            return self.moved("cuda") and args[0]
-        return function(*(self.moved(value, function is Tensor.to) for value in args), **kwargs)
+            add_note(ON_CPU)
+            return args[0]
+        kwargs = {name: on_cpu(value, name == "device") for name, value in (kwargs or {}).items()}
+        return function(*(on_cpu(value, function is Tensor.to) for value in args), **kwargs)
 
-    @staticmethod
-    def moved(value: Any, may_be_number: bool = False) -> Any:
-        named = isinstance(value, str) and re.match(r"(torch\.)?(cuda|mps)\b", value)
-        numbered = may_be_number and isinstance(value, int) and not isinstance(value, bool)
-        if named or numbered or (isinstance(value, torch.device) and value.type in ("cuda", "mps")):
-            add_note("asks for a GPU, runs on the CPU here")
-            return value.replace("torch.cuda", "torch") if named and named[1] else "cpu"
-        return value
+
+def on_cpu(value: Any, may_be_number: bool) -> Any:
+    """An argument of a function of torch, the CPU in place of a GPU."""
+    if isinstance(value, str) and value.startswith("torch.cuda."):  # a type of tensors
+        add_note(ON_CPU)
+        return value.replace("torch.cuda", "torch")
+    named = isinstance(value, str | torch.device) and re.match(r"(cuda|mps)\b", str(value))
+    numbered = may_be_number and isinstance(value, int) and not isinstance(value, bool)
+    if named or numbered:
+        add_note(ON_CPU)
+        return "cpu"
+    return value
 
 
 class CPUGenerator(torch.Generator):
@@ -127,14 +141,14 @@ class CPUGenerator(torch.Generator):
 
 def stay_on_cpu() -> None:
     """Have torch see no GPU, whatever a submission writes into the environment, and do nothing where one is needed."""
-    torch.cuda.is_available, torch.cuda.device_count = lambda: False, lambda: 0
-    torch.cuda.current_device, torch.cuda.device = lambda: 0, contextlib.nullcontext
-    for name in "set_device synchronize empty_cache get_device_name get_device_properties memory_allocated".split():
-        setattr(torch.cuda, name, lambda *_: None)
+    for name, value in list(vars(torch.cuda).items()):
+        if inspect.isfunction(value) and not name.startswith("_"):
+            setattr(torch.cuda, name, wraps(value)(lambda *_, **__: 0))
+        elif name.endswith("Tensor"):
+            setattr(torch.cuda, name, getattr(torch, name, None))
+    torch.cuda.device = contextlib.nullcontext
     for name in ("set_default_device", "set_default_tensor_type"):
         setattr(torch, name, lambda *_: None)
-    for name in filter(lambda name: name.endswith("Tensor"), dir(torch.cuda)):
-        setattr(torch.cuda, name, getattr(torch, name, None))
     torch.Generator = CPUGenerator
     torch.compile = lambda function=None, **_: function or torch.compile
     OnCPU().__enter__()
@@ -172,108 +186,55 @@ def cells(text: str, place: str) -> Iterator[tuple[str, str]]:
     if not (text.lstrip().startswith("{") and '"cells"' in text):
         yield place, text
         return
-    notebook = json.loads(text)
-    found = notebook["cells"] if "cells" in notebook else notebook["worksheets"][0]["cells"]
-    for number, cell in enumerate(found, 1):
+    for number, cell in enumerate(json.loads(text)["cells"], 1):
         if cell["cell_type"] == "code":
-            yield f"{place} cell {number}", "".join(cell.get("source", cell.get("input", "")))
+            yield f"{place} cell {number}", "".join(cell["source"])
 
 
-def ipython(line: str) -> str | None:
-    """What stands for a line that this Python cannot read: for IPython's commands pass, None for any other."""
-    indent, text = re.match(r"(\s*)(.*)", line).groups()
-    if timed := re.match(r"%time\s+(.+)", text):
-        return indent + timed[1]
-    if run := re.match(r"%run\s.*?(\w+)\.(?:py|ipynb)\b", text):
-        return f"{indent}from {run[1]} import *"
-    if generic := re.match(r"((?:def|class) \w+)\[[^\]]*\](.*)", text):  # Python 3.12
-        return indent + generic[1] + generic[2]
-    command = text.startswith(("%", "!", "?")) or text.endswith("?") or re.match(r"[^=()#]+=\s*[%!]", text)
-    return indent + "pass" if command or text.split()[0] in COMMANDS else None
-
-
-def leave_out(lines: list[str], at: int, tried: set[int]) -> bool:
-    """Put `pass` for the line that Python cannot read, then nothing for the statement of the top level around it.
-
-    Returns whether the line was Python, or meant to be.
-    """
-    while at > 0 and not lines[at].strip():
-        at -= 1
-    while at > 0 and lines[at - 1].endswith("\\"):
-        at -= 1
+def replace_line(lines: list[str], at: int) -> bool:
+    """Put what stands for a line that Python cannot read, else `pass`; return whether it is known to be no Python."""
+    indent, text = re.match(r"(\s*)(.*)", lines[at]).groups()
+    known = [re.sub(pattern, other, text) for pattern, other in READ_AS if re.fullmatch(pattern, text)]
     end = at + 1
-    if at not in tried:
-        tried.add(at)
-        while end < len(lines) and lines[end - 1].endswith("\\"):
-            end += 1
-        line = ipython(lines[at]) if lines[at].strip() else ""
-        lines[at] = re.match(r"\s*", lines[at])[0] + "pass" if line is None else line
-        lines[at + 1 : end] = [""] * (end - at - 1)
-        return line is None
-
-    def inside(line: str) -> bool:
-        return not line or line[0] in " \t#)]}" or bool(re.match(r"(else|elif|except|finally)\b", line))
-
-    while at > 0 and (inside(lines[at]) or lines[at - 1].startswith("@")):
-        at -= 1
-    while end < len(lines) and inside(lines[end]):
+    while end < len(lines) and lines[end - 1].endswith("\\"):
         end += 1
-    lines[at:end] = [""] * (end - at)
-    return True
+    lines[at:end] = [indent + (known or ["pass"])[0]] + [""] * (end - at - 1)
+    return bool(known)
+
+
+def leave_out(lines: list[str], at: int) -> None:
+    """Put nothing for the statement of the top level around a line."""
+    begins = [
+        number
+        for number, line in enumerate(lines)
+        if re.match(BEGINNING, line) and not (number and lines[number - 1].startswith("@"))
+    ]
+    begin = max((number for number in begins if number <= at), default=0)
+    end = min((number for number in begins if number > at), default=len(lines))
+    lines[begin:end] = [""] * (end - begin)
 
 
 def parse(text: str, place: str) -> list[ast.stmt]:
     """The statements of a text but those that cannot be read."""
-    lines, tried, told = re.split("\r?\n", text), set(), -1
-    for _ in range(300):
+    lines, replaced, noted = re.split("\r?\n", text), set(), -1
+    while True:
         try:
             return ast.parse("\n".join(lines)).body
         except SyntaxError as error:
             header = re.search(r" on line (\d+)", error.msg)  # of a block that is missing
             number = min(int(header[1]) if header else error.lineno or 1, len(lines))
-            if leave_out(lines, number - 1, tried) and number > told + 1:  # the next line's is a consequence
-                add_note(describe(place if " cell " in place else f"{place} line {number}", error))
-                told = number
-    return []
-
-
-def read(path: Path, place: str, text: str) -> Iterator["Statement"]:
-    """The statements of a file's cell; a line that begins with %% may say that it is something else."""
-    magic = re.match(r"\s*%%(\S+)(.*)\n?", text)
-    name, argument = (magic[1], magic[2].strip()) if magic else ("", "")
-    if name in ("writefile", "file"):
-        parts = [part for part in Path(argument).parts if part not in ("-a", "..")]
-        target = path.parent.joinpath(*parts[-1:] if argument.startswith("/") else parts)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text[magic.end() :], encoding="utf-8")
-    if name in NOT_PYTHON:
-        return
-    for node in parse("\n" + text[magic.end() :] if magic else text, place):
-        if isinstance(node, ast.Expr) and "get_ipython().run_" in (source := ast.unparse(node)):
-            # what nbconvert makes of a magic
-            values = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant)]
-            kind = "%%" if "run_cell_magic" in source else "%"
-            yield from read(path, place, kind + " ".join(values[:2]) + "\n" + "".join(values[2:]))
-            continue
-        for part in top_level(node):
-            try:
-                yield Statement(part, place)
-            except (SyntaxError, ValueError) as error:  # return outside of a function
-                add_note(describe(f"{place} line {part.lineno}", error))
-
-
-def top_level(node: ast.stmt) -> Iterator[ast.stmt]:
-    """The statements that one stands for: one for each imported name, none for what runs as a script only."""
-    if isinstance(node, ast.If) and re.search("__name__ == '__main__'|'__main__' == __name__", ast.unparse(node.test)):
-        for other in node.orelse:
-            yield from top_level(other)
-    elif isinstance(node, ast.Import | ast.ImportFrom):
-        for alias in node.names:
-            part = copy.copy(node)
-            part.names = [alias]
-            yield part
-    else:
-        yield node
+            at = number - 1
+            while at > 0 and (not lines[at].strip() or lines[at - 1].endswith("\\")):
+                at -= 1
+            is_known = False
+            if at in replaced:
+                leave_out(lines, at)
+            else:
+                replaced.add(at)
+                is_known = replace_line(lines, at)
+            if not is_known and number > noted + 1:  # the next line's is a consequence
+                add_note(describe(f"{place} line {number}", error))
+                noted = number
 
 
 # --- Definitions ------------------------------------------------------------------------------------------------------
@@ -289,18 +250,19 @@ def names(code: CodeType) -> tuple[set[str], set[str]]:
     for inner in code.co_consts:
         if isinstance(inner, CodeType):
             inner_reads, inner_binds = names(inner)
-            body_of_class = "__qualname__" in inner_binds
-            reads |= inner_reads - inner_binds if body_of_class else inner_reads
-            binds |= set() if body_of_class else inner_binds
+            reads |= inner_reads
+            binds |= set() if "__qualname__" in inner_binds else inner_binds  # not those of a class
     return reads, binds
 
 
 def here(node: ast.AST) -> Iterator[ast.AST]:
     """The nodes that are executed with a statement, those of functions and classes in it left out."""
-    yield node
-    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
-        for child in ast.iter_child_nodes(node):
-            yield from here(child)
+    left = [node]
+    while left:
+        part = left.pop()
+        yield part
+        if not isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
+            left += ast.iter_child_nodes(part)
 
 
 def root(node: ast.AST) -> str:
@@ -310,66 +272,66 @@ def root(node: ast.AST) -> str:
     return getattr(node, "id", "")
 
 
+def changed(nodes: Iterable[ast.AST]) -> tuple[set[str], set[str]]:
+    """The names of which these nodes change a part, and those of which they call a method, which may change it."""
+    stores, receivers = set(), set()
+    for node in nodes:
+        if isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load):
+            stores.add(root(node))  # cfg["a"] = 1
+        elif isinstance(node, ast.Call):
+            function = getattr(node.func, "attr", root(node.func))
+            if re.search(r"setattr$|shuffle$|[^_]_$", function):
+                stores |= {root(argument) for argument in node.args}  # nn.init.zeros_(w)
+        elif isinstance(node, ast.Expr) and isinstance(getattr(node.value, "func", None), ast.Attribute):
+            receivers.add(root(node.value))  # cfg.update(a=1)
+    return stores, receivers
+
+
+def parts(node: ast.stmt) -> Iterator[ast.stmt]:
+    """The statements that one stands for: one for each imported name, and those that import * in an `if` or `try`."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        for alias in node.names:
+            part = copy.copy(node)
+            part.names = [alias]
+            yield part
+        return
+    for part in here(node):
+        if isinstance(part, ast.ImportFrom) and part.names[0].name == "*":
+            yield part
+    yield node
+
+
 class Statement:
     """A statement of a file's top level, with the names that it reads, and those that it binds or changes in place."""
 
-    def __init__(self, node: ast.stmt, place: str):
+    def __init__(self, node: ast.stmt, place: str, is_script: bool = False):
         self.node, self.file, self.place = node, place, f"{place} line {node.lineno}"
-        self.code = self.compile(node)
-        self.reads, self.binds = names(self.code)
+        self.is_script = is_script  # under if __name__ == "__main__"
         self.is_import = isinstance(node, ast.Import | ast.ImportFrom)
-        if self.is_import and node.names[0].name == "*":
-            self.binds = {"*"}
-        self.is_definition = isinstance(node, ast.FunctionDef | ast.ClassDef)
-        self.words = set(re.findall(r"\w+", ast.unparse(node)))
-        if not self.is_definition and self.reads & {"exec", "globals", "vars"}:
-            self.binds, self.reads = self.binds | self.words, self.reads | self.words  # globals()["x"] = 1
-        self.changes, self.methods, self.calls = set(), set(), {}
-        for decorator in getattr(node, "decorator_list", []):  # which may note the function somewhere
-            self.methods.add(root(decorator))
-            self.calls[root(decorator)] = set()
-        for part in here(node):
-            if isinstance(part, ast.Attribute | ast.Subscript) and not isinstance(part.ctx, ast.Load):
-                self.changes.add(root(part))  # cfg["a"] = 1
-            if isinstance(part, ast.Expr) and isinstance(part.value, ast.Call):
-                self.methods.add(root(part.value.func))  # cfg.update(a=1)
-            if isinstance(part, ast.Call):
-                arguments = {root(argument) for argument in part.args}
-                self.calls[root(part.func)] = arguments  # set_up(cfg)
-                if re.search(r"setattr$|shuffle$|[^_]_$", ast.unparse(part.func)):
-                    self.changes |= arguments  # nn.init.zeros_(w)
+        self.is_star = self.is_import and node.names[0].name == "*"
+        self.is_function = isinstance(node, ast.FunctionDef)
+        # annotations stay text, as what they name may not be installed; but dataclass and singledispatch look at them
+        flags = 0 if getattr(node, "decorator_list", []) else __future__.annotations.compiler_flag
+        self.code = compile(ast.Module([node], []), self.file, "exec", flags=flags, dont_inherit=True)
+        self.reads, self.binds = ({"*"}, {"*"}) if self.is_star else names(self.code)
+        self.stores, self.receivers = changed(here(node))
+        self.calls = [part for part in here(node) if isinstance(part, ast.Call) and isinstance(part.func, ast.Name)]
+        self.alias_of = ""
+        if isinstance(node, ast.Assign):  # m = cfg["m"]; group = parser.add_argument_group()
+            chain = getattr(node.value, "func", node.value)
+            self.alias_of = root(chain) if isinstance(chain, ast.Attribute | ast.Subscript) else ""
+        for decorator in getattr(node, "decorator_list", []):
+            self.receivers.add(root(decorator))  # which may note the function somewhere
+            self.calls.append(ast.Call(decorator, [], []))
 
-    def compile(self, node: ast.stmt) -> CodeType:
-        # annotations stay text: nothing graded depends on them, and what they name may not be installed
-        flags = __future__.annotations.compiler_flag
-        return compile(ast.Module([node], []), self.file, "exec", flags=flags, dont_inherit=True)
-
-    def side_effects(self, arguments: set[str]) -> set[str]:
-        """Names that a call of this function with these arguments binds or changes in place."""
-        parts = [part for part in ast.walk(self.node) if isinstance(part, ast.Attribute | ast.Subscript)]
-        stores = {root(part) for part in parts if isinstance(part.ctx, ast.Store)}
-        parameters = {part.arg for part in ast.walk(self.node.args) if isinstance(part, ast.arg)}
-        changed = arguments if stores & parameters else set()
-        return self.binds - {self.node.name} | stores & self.reads | changed
-
-    def is_stub(self, known: set[str]) -> bool:
-        """Whether a function or a method returns nothing, raises at once or reads a name that is bound nowhere."""
-        functions = [part for part in getattr(self.node, "body", []) if isinstance(part, ast.FunctionDef)]
-        functions = [part for part in functions if part.name in ("forward", "loss", "__call__")]
-        for function in [self.node] if isinstance(self.node, ast.FunctionDef) else functions:
-            values = [part.value for part in ast.walk(function) if isinstance(part, ast.Return)]
-            if all(value is None or isinstance(value, ast.Constant) for value in values):
-                return True
-            if any(isinstance(part, ast.Raise) for part in function.body):
-                return True
-        return not self.reads <= known | set(dir(builtins))
-
-
-def imported(node: ast.Import | ast.ImportFrom) -> tuple[str, int]:
-    """The module that a statement imports, and how many folders above its own."""
-    if isinstance(node, ast.Import):
-        return node.names[0].name, 0
-    return node.module or "", node.level
+    def side_effects(self, call: ast.Call) -> set[str]:
+        """Names that a call of this function binds or changes in place."""
+        stores, receivers = changed(ast.walk(self.node))
+        arguments = self.node.args
+        parameters = [part.arg for part in (*arguments.posonlyargs, *arguments.args)]
+        given = list(zip(parameters, call.args, strict=False)) + [(word.arg, word.value) for word in call.keywords]
+        through = {root(value) for parameter, value in given if parameter in stores | receivers}
+        return self.binds - {self.node.name} | stores & self.reads | through
 
 
 @cache
@@ -389,110 +351,132 @@ class Module(ModuleType):
 
 
 class Submission:
-    """The files of a folder and the definitions in them."""
+    """The files of a folder and the definitions in them.
 
-    def __init__(self, folder: Path, graded: list[str]):
-        self.folder, self.graded = folder, graded
-        self.texts, self.statements, self.binders = {}, {}, {}
-        self.targets, self.instances, self.loaded, self.slow = {}, {}, {}, {}
-        while new := {path for path in folder.rglob("*") if path.suffix in SOURCES} - set(self.texts):
-            for path in sorted(new):
-                self.texts[path] = decode(path.read_bytes()).replace("\0", "")
-                if "%%writefile" in self.texts[path]:  # a cell that makes another file
-                    self.read(path)
-        self.files = sorted(self.texts, key=lambda path: (len(path.parts), path))  # the outer ones first
+    A definition is taken by asking its file's Module for the name. That executes the statements which bind the name
+    and what these need; an import statement among them asks the Module of another file for a name in the same way.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.statements, self.binders, self.slow, self.instances = {}, {}, {}, {}
+        paths = [path for path in folder.rglob("*") if path.suffix in SOURCES and path.is_file()]
+        self.files = sorted(paths, key=lambda path: (len(path.parts), path))  # the outer ones first
+        self.texts = {path: decode(path.read_bytes()).replace("\0", "") for path in self.files}
         self.folders = list(dict.fromkeys(path.parent for path in self.files))
         self.packages = {folder for path in self.files for folder in path.parents}
 
     def read(self, path: Path) -> list[Statement]:
         """The statements of a file; none for an __init__.py that is not there."""
         if path not in self.statements:
-            place = path.relative_to(self.folder).as_posix()
+            place = os.path.relpath(path, self.folder)
             self.statements[path] = []
             try:
                 with limited(FILE_SECONDS):
                     for name, text in cells(self.texts.get(path, ""), place):
-                        self.statements[path] += read(path, name, text)
+                        self.statements[path] += self.read_cell(path, name, text)
             except (Exception, TooSlow) as error:
                 add_note(describe(place, error))
         return self.statements[path]
+
+    def read_cell(self, path: Path, place: str, text: str) -> Iterator[Statement]:
+        """The statements of a cell; a line that begins with %% may say that it is something else, or a file."""
+        magic = re.match(r"\s*%%(\w*) *(\S*).*\n?", text)
+        if magic and magic[1] in NOT_PYTHON:
+            return
+        if magic:
+            text = "\n" + text[magic.end() :]
+        if magic and magic[1] in ("file", "writefile"):
+            self.texts.setdefault(path.parent / Path(magic[2]).name, text)
+        for node in parse(text, place):
+            try:
+                is_script = isinstance(node, ast.If) and ast.unparse(node.test) in SCRIPT_ONLY
+                for outer in [*node.body, *node.orelse] if is_script else [node]:
+                    for part in parts(outer):
+                        yield from self.spread(path, Statement(part, place, is_script))
+            except Exception as error:  # return outside of a function, or too long a sum
+                add_note(describe(f"{place} line {node.lineno}", error))
+
+    def spread(self, path: Path, statement: Statement) -> Iterator[Statement]:
+        """A statement, or for * from a file of the submission one for each of its names."""
+        target = statement.is_star and self.imported(path, statement)
+        if not target:
+            yield statement
+            return
+        for name in self.find_binders(target):
+            if not name.startswith("_"):
+                node = copy.copy(statement.node)
+                node.names = [ast.alias(name, lineno=node.lineno, col_offset=0)]
+                yield Statement(node, statement.file, statement.is_script)
+
+    def imported(self, path: Path, statement: Statement) -> Path | None:
+        """The file of the submission from which a statement imports."""
+        node = statement.node
+        return self.locate(path, node.module or "", node.level) if isinstance(node, ast.ImportFrom) else None
 
     def find_binders(self, path: Path) -> dict[str, list[Statement]]:
         """For each name in a file the statements that bind it, change it in place or call what does."""
         if path in self.binders:
             return self.binders[path]
         binders = self.binders[path] = defaultdict(list)
-        statements, modules = [], set()
-        for statement in self.read(path):
-            target = statement.is_import and self.locate(path, *imported(statement.node))
-            if target and statement.node.names[0].name == "*":
-                for name in self.find_binders(target[1]):
-                    if not name.startswith("_"):
-                        node = copy.copy(statement.node)
-                        node.names = [ast.alias(name, lineno=node.lineno, col_offset=0)]
-                        statements.append(Statement(node, statement.file))
-            else:
-                statements.append(statement)
-                if statement.is_import and not (target and isinstance(statement.node, ast.ImportFrom)):
-                    modules |= statement.binds
-        self.statements[path] = statements
-        functions = {s.node.name: s for s in statements if isinstance(s.node, ast.FunctionDef)}
+        statements, functions, libraries, values = self.read(path), {}, set(), set()
         for statement in statements:
-            changed = statement.changes | statement.methods
-            for name, arguments in statement.calls.items():
-                changed |= functions[name].side_effects(arguments) if name in functions else set()
-            changed -= modules  # torch.manual_seed(0) makes no other torch, and trainer.train() may take long
-            if isinstance(statement.node, ast.Assign):
-                changed |= statement.changes  # torch.Tensor.norm2 = norm2
-            for name in statement.binds | changed:
+            target = self.imported(path, statement)
+            if statement.is_function:
+                functions[statement.node.name] = statement
+            elif target:
+                (name,) = statement.binds
+                for other in self.find_binders(target).get(statement.node.names[0].name, []):
+                    if other.is_function:
+                        functions[name] = other
+            elif statement.is_import:
+                libraries |= statement.binds
+            elif not isinstance(statement.node, ast.ClassDef):
+                values |= statement.binds
+        bound, aliases = {name for s in statements if not s.is_script for name in s.binds}, {}
+        for statement in statements:
+            # torch.manual_seed(0) makes no other torch, and trainer.train() may take long
+            names = statement.stores | statement.receivers - libraries
+            if statement.alias_of in values:
+                names.add(statement.alias_of)
+                origin = aliases.get(statement.alias_of, statement.alias_of)
+                aliases |= dict.fromkeys(statement.binds - {origin}, origin)
+            for call in statement.calls:
+                if root(call.func) in functions:
+                    names |= functions[root(call.func)].side_effects(call)
+            names |= {aliases[name] for name in names if name in aliases}
+            names |= statement.binds
+            for name in names - bound if statement.is_script else names:
                 binders[name].append(statement)
-            if statement.reads & {"eval", "getattr", "globals"}:
-                statement.reads |= statement.words & set(functions)
-        for name in set(self.graded) & set(binders):
-            stubs = [s for s in binders[name] if s.is_definition and self.is_stub(path, s)]
-            if any(s.is_definition and s not in stubs for s in binders[name]):
-                binders[name] = [s for s in binders[name] if s not in stubs]
         return binders
 
-    def places(self) -> set[str]:
-        """The names by which error messages know the files and cells."""
-        return {statement.file for statements in self.statements.values() for statement in statements}
-
-    def is_stub(self, path: Path, statement: Statement) -> bool:
-        binders = self.binders[path]
-        return statement.is_stub(statement.reads if "*" in binders else set(binders))
-
     def find(self, name: str, preferred: list[str]) -> dict:
-        """Where a name is defined, [file, number of the statement or None for all], the most promising first."""
-        wholes, parts = [], []
+        """Where a name is defined: files, the most promising first; then, as [file, number of binders], what stood
+        in a file before another definition."""
+        wholes, earlier = [], []
         for path in self.files:
-            if name not in self.texts[path]:
-                continue
-            binders = [s for s in self.find_binders(path).get(name, []) if name in s.binds]
-            definitions = [s for s in binders if s.is_definition]
-            if binders:
+            binders = self.find_binders(path).get(name, []) if name in self.texts[path] else []
+            own = [number for number, statement in enumerate(binders) if name in statement.binds]
+            if own:
+                is_imported = all(binders[number].is_import for number in own)
                 rank = preferred.index(path.name) if path.name in preferred else len(preferred)
-                stub = bool(definitions) and self.is_stub(path, definitions[-1])
-                wholes.append((stub, all(s.is_import for s in binders), rank, [str(path), None]))
-            if len(binders) > 1:
-                parts += [[str(path), self.statements[path].index(s)] for s in reversed(definitions)]
-        wholes.sort(key=lambda whole: whole[:3])
-        return {"found": [whole[3] for whole in wholes] + parts}
+                wholes.append((is_imported, rank, str(path)))
+                earlier += [[str(path), number] for number in reversed(own[1:])]
+        wholes.sort(key=lambda whole: whole[:2])
+        return {"found": [[file, None] for *_, file in wholes] + earlier}
 
-    def load(self, file: str, only: int | None, name: str) -> dict:
-        """Take a definition from a file, in modules of its own; with `only`, from that statement alone."""
+    def load(self, file: str, number: int | None, name: str) -> dict:
+        """Take a definition from a file, in modules of its own, by its binders up to this number."""
         path = Path(file)
-        if self.loaded.get(name) != (file, only):
-            self.loaded[name], self.modules, self.reasons = (file, only), {}, []
-            os.chdir(path.parent)
-            sys.argv = [file]
-            binders = self.find_binders(path)
-            whole = binders[name]
-            if only is not None:
-                binders[name] = [self.statements[path][only]]
-            self.targets[name] = getattr(self.module(path), name, None)
-            binders[name] = whole
-        return {"found": self.targets[name] is not None, "reasons": self.reasons}
+        self.modules, self.reasons, self.name = {}, [], name
+        os.chdir(path.parent)
+        sys.argv = [file]
+        binders = self.find_binders(path)
+        every = binders[name]
+        binders[name] = every[:number]
+        self.target = getattr(self.module(path), name, None)
+        binders[name] = every
+        return {"found": self.target is not None, "reasons": self.reasons}
 
     def execute(self, module: Module, name: str) -> None:
         """Execute the statements of a module that bind a name, and those that they need, in their order."""
@@ -513,7 +497,7 @@ class Submission:
 
     def run(self, module: Module, statement: Statement) -> None:
         """Execute a statement; where it fails or takes too long, what it binds stays undefined."""
-        seconds, began, _ = limits[0]
+        seconds, began, _ = limits[0]  # of the whole request
         left = seconds - (time.process_time() - began)
         try:
             if statement in self.slow:  # waiting once is enough
@@ -524,11 +508,10 @@ class Submission:
             self.reasons.append(add_note(describe(statement.place, error)))
             if isinstance(error, TooSlow):
                 self.slow[statement] = error
-            elif getattr(statement.node, "decorator_list", []):
+            elif getattr(statement.node, "decorator_list", []):  # of a package that is not there
                 bare = copy.copy(statement.node)
                 bare.decorator_list = []
-                with contextlib.suppress(Exception):
-                    exec(statement.compile(bare), module.__dict__)
+                self.run(module, Statement(bare, statement.file))
 
     def module(self, path: Path) -> Module:
         """The module of a file, or of a folder's __init__.py, whether there is one or not."""
@@ -545,30 +528,39 @@ class Submission:
         self, path: Path, name: str, names: Any = None, local: Any = None, members: tuple = (), level: int = 0
     ) -> ModuleType:
         """What the import statements of a file call."""
-        found = self.locate(path, name, level)
-        if not found and members:  # a module of a package
-            top = (self.locate(path, f"{name}.{members[0]}", level) or [None])[0]
-            found = top and (top, top)
-        if found:
-            return self.module(found[1] if members else found[0])
-        return __import__(name, names, local, members, level)
+        file = self.locate(path, name, level)
+        inner = self.locate(path, f"{name}.{members[0]}", level) if members and not file else None
+        if not file and not inner:
+            return __import__(name, names, local, members, level)
+        if inner:  # a module of a package
+            return self.module(self.package(inner))
+        module = self.module(file)
+        for part in [] if members else reversed(name.split(".")[1:]):  # import a.b.c binds a
+            file = self.package(file)
+            package = self.module(file)
+            setattr(package, part, module)
+            module = package
+        return module
 
-    def locate(self, path: Path, name: str, level: int) -> tuple[Path, Path] | None:
-        """The files of a.b.c's first and last part, as a file of the submission means them: its own folder's first."""
+    @staticmethod
+    def package(file: Path) -> Path:
+        """The __init__.py of the package in which a module or a package is."""
+        return file.parents[file.stem == "__init__"] / "__init__.py"
+
+    def locate(self, path: Path, name: str, level: int) -> Path | None:
+        """The file of the module a.b.c, as a file of the submission means it: that in the nearest folder.
+
+        The folders around the files may have been left behind when they were packed: then it is that of b.c, or c.
+        """
         parts = name.split(".") if name else []
-        near = [folder for folder in path.parents if folder.is_relative_to(self.folder)]
+        folders = [folder for folder in path.parents if folder.is_relative_to(self.folder)]
         if level:
-            near = near[level - 1 : level]
-        for folder in near:
-            if self.at(folder, parts):
-                return self.at(folder, parts[:1]), self.at(folder, parts)
-        if parts and (level or not is_installed(parts[0])):
-            for folder in self.folders:
-                if self.at(folder, parts):
-                    return self.at(folder, parts[:1]), self.at(folder, parts)
-            # the folder around the files was left behind when they were packed
-            inner = self.locate(path, ".".join(parts[1:]), 0) if parts[1:] else None
-            return inner and (inner[0].parents[inner[0].stem == "__init__"] / "__init__.py", inner[1])
+            folders = folders[level - 1 : level]
+        is_own = bool(level) or not is_installed(parts[0])
+        for lost in range(max(1, len(parts)) if is_own else 1):
+            for folder in folders + (self.folders if is_own else []):
+                if file := self.at(folder, parts[lost:]):
+                    return file
         return None
 
     def at(self, folder: Path, parts: list[str]) -> Path | None:
@@ -581,29 +573,37 @@ class Submission:
         is_package = target in self.packages and not (parts and is_installed(parts[0]))
         return target / "__init__.py" if is_package else None
 
-    def instance(self, name: str, arguments: list) -> nn.Module:
-        """An object of a class with the seed 0; asked for again, the same one."""
-        key = self.targets[name], repr(arguments)
+    def instance(self, arguments: list) -> nn.Module:
+        """An object of the class with the seed 0; asked for again, the same one."""
+        key = self.target, repr(arguments)
         if key not in self.instances:
             if "resnet18" in arguments:  # torchvision takes as long to import as torch
                 from torchvision.models import resnet18
 
-                arguments = [resnet18 if a == "resnet18" else a for a in arguments]
+                arguments = [resnet18, *arguments[1:]]
+            extra = self.spare(self.target.__init__, len(arguments) + 1)
             seed()
-            self.instances[key] = key[0](*arguments, **spare(key[0].__init__, len(arguments) + 1))
+            self.instances[key] = self.target(*arguments, **extra)
         return self.instances[key]
+
+    def spare(self, function: Any, given: int) -> dict:
+        """The value of an extra parameter `device` behind the `given` ones."""
+        with contextlib.suppress(TypeError, ValueError):  # some have no signature
+            if "device" in list(inspect.signature(function).parameters)[given:]:
+                add_note(f"{self.name} has an extra parameter: device")
+                return {"device": torch.device("cpu")}
+        return {}
 
     def call(
         self,
-        name: str,
         args: list,
         init: list | None = None,
-        method: str | None = None,
+        method: str = "forward",
         grad: tuple = (),
         weights: Tensor | None = None,
         output: int = 0,
     ) -> dict:
-        """Call a function, or with `init` an object made from it or its method, with the seed 0.
+        """Call the function, or with `init` a method of an object made from the class, with the seed 0.
 
         A dict among `args` stands for a critic. With `weights`, the gradients of sum(weights * value), or of one
         `output` where there are several, come along: for the arguments numbered in `grad`, then for the critic's w.
@@ -611,33 +611,29 @@ class Submission:
         args = [ProbeCritic(**a) if isinstance(a, dict) else a for a in args]
         critics = [a for a in args if isinstance(a, ProbeCritic)]
         leaves = [args[i].requires_grad_() for i in grad] + [critic.w for critic in critics]
-        target = signed = self.targets[name]
-        noted, reply = [], {}
+        target = signed = self.target
         if init is not None:
-            module = self.instance(name, init)
-            noted = list(spare(target.__init__, len(init) + 1))
-            target = getattr(module, method or "__call__")
-            signed = getattr(module, method or "forward", target)
-            sizes = [(p.numel(), p.requires_grad) for p in getattr(module, "parameters", list)()]
-            reply["parameters"] = [sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)]
-        extra = spare(signed, len(args))
+            target = self.instance(init)
+            signed = getattr(target, method, target)  # forward is called by the object
+            target = target if method == "forward" else signed
+        extra = self.spare(signed, len(args))
         seed()
         value = target(*args, **extra)
         outputs = list(value) if isinstance(value, tuple | list) else [value]
-        reply |= {
+        needs_gradient = [isinstance(x, Tensor) and x.requires_grad for x in outputs]
+        gradients = [None] * len(leaves)
+        if weights is not None and needs_gradient[output]:
+            x = outputs[output]
+            x = (x.flatten() * weights.flatten()).sum() if x.numel() == weights.numel() else x.sum()
+            gradients = torch.autograd.grad(x, leaves, allow_unused=True)
+        parameters = list(target.parameters()) if isinstance(target, nn.Module) else []
+        return {
             "value": plain(value),
-            "extra": noted + list(extra),
-            "seen": [x for critic in critics for x in critic.seen],
+            "gradients": plain(gradients),
+            "requires_grad": needs_gradient,
+            "seen": [x.reshape(-1, *critic.w.shape) for critic in critics for x in critic.seen],
+            "trained": sum(p.numel() for p in parameters if p.requires_grad),
         }
-        reply["requires_grad"] = [isinstance(x, Tensor) and x.requires_grad for x in outputs]
-        if weights is not None:
-            gradients = [None] * len(leaves)
-            if reply["requires_grad"][output]:
-                x = outputs[output]
-                x = (x.flatten() * weights.flatten()).sum() if x.numel() == weights.numel() else x.sum()
-                gradients = torch.autograd.grad(x, leaves, allow_unused=True)
-            reply["gradients"] = plain(gradients)
-        return reply
 
 
 def seed() -> None:
@@ -647,21 +643,18 @@ def seed() -> None:
 
 
 class ProbeCritic(nn.Module):
-    """f(x) = <w, x> + c |x|^2 / 2 for (B, ...), which remembers where it was asked."""
+    """f(x) = <w, x> + |x|^2 / 2 for (B, ...), which remembers where it was asked."""
 
-    def __init__(self, w: Tensor, c: float):
+    def __init__(self, w: Tensor):
         super().__init__()
-        self.w, self.c, self.seen = nn.Parameter(w), c, []
+        self.w, self.seen = nn.Parameter(w), []
 
     def forward(self, x: Tensor) -> Tensor:
-        self.seen.append(x.detach().clone())
-        return (self.w * x + self.c * x**2 / 2).flatten(1).sum(1)
-
-
-def spare(function: Any, given: int) -> dict:
-    """Values of the extra parameters behind the `given` ones."""
-    parameters = list(inspect.signature(function).parameters)[given:]
-    return {name: SPARE[name] for name in parameters if name in SPARE}
+        seen = x.detach().clone()
+        while torch._C._functorch.is_functorch_wrapped_tensor(seen):  # by torch.func.vmap, with all examples in it
+            seen = torch._C._functorch.get_unwrapped(seen)
+        self.seen.append(seen)
+        return (self.w * x + x**2 / 2).flatten(1).sum(1)
 
 
 def plain(value: Any) -> Any:
@@ -689,7 +682,7 @@ def limit_resources(**limits: int) -> None:
             resource.setrlimit(kind, (limit, resource.getrlimit(kind)[1]))
 
 
-def failure(error: BaseException, files: set[str]) -> dict:
+def failure(error: BaseException) -> dict:
     """One line about an error in a call; `accident` where the child should not be used any longer."""
     text = str(error)
     if isinstance(error, TooSlow):
@@ -700,7 +693,8 @@ def failure(error: BaseException, files: set[str]) -> dict:
         return {"accident": f"asked for more than {MEMORY >> 30} GB of memory"}
     if isinstance(error, OSError) and error.errno == errno.EFBIG:
         return {"accident": f"printed or wrote more than {FILE_SIZE >> 20} MB"}
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in files]
+    # the submission's files are known by their paths in it
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename[0] not in "/<"]
     place = f"{frames[-1].filename} line {frames[-1].lineno}" if frames else ""
     return {"error": describe(place, error)}
 
@@ -730,11 +724,11 @@ def main() -> None:
         limit_resources(CPU=int(time.process_time() + seconds) + 2)
         try:
             with limited(seconds):
-                submission = submission or Submission(folder, sys.argv[2:])
+                submission = submission or Submission(folder)
                 reply = getattr(submission, request.pop("do"))(**request)
+            send(replies, reply | {"notes": notes})
         except BaseException as error:
-            reply = failure(error, submission.places() if submission else set())
-        send(replies, reply | {"notes": notes})
+            send(replies, failure(error) | {"notes": notes})
 
 
 if __name__ == "__main__":

@@ -52,15 +52,15 @@ def lp_penalty(gradient: Tensor) -> Tensor:
     return (per_example(gradient**2).sqrt() - 1).clamp(min=0).square().mean()
 
 
-def generator_parameters(z_dim: int = 100, h_dim: int = 64) -> dict[str, int]:
+def generator_parameters(z_dim: int = 100, h_dim: int = 64) -> int:
+    """Of its weights, biases and batch normalisations."""
     widths = (z_dim, 4 * h_dim, 2 * h_dim, h_dim, 3)
-    weights = 16 * sum(a * b for a, b in pairwise(widths))
-    return {"weights": weights, "biases": sum(widths[1:]), "norms": 2 * sum(widths[1:-1])}
+    return 16 * sum(a * b for a, b in pairwise(widths)) + sum(widths[1:]) + 2 * sum(widths[1:-1])
 
 
-def critic_parameters(h_dim: int = 64) -> dict[str, int]:
+def critic_parameters(h_dim: int = 64) -> int:
     widths = (3, h_dim, 2 * h_dim, 4 * h_dim, 1)
-    return {"weights": 16 * sum(a * b for a, b in pairwise(widths)), "biases": sum(widths[1:])}
+    return 16 * sum(a * b for a, b in pairwise(widths)) + sum(widths[1:])
 
 
 # --- Problem 3 --------------------------------------------------------------------------------------------------------
