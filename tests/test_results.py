@@ -321,7 +321,7 @@ def test_readme_quotes_the_committed_metrics():
 
     found, results = rows["2: WGAN, `q2_gan.py`"], metrics["q2_gan"]["results"]
     last = results["per_snapshot"][str(results["snapshots"][-1])]
-    real = results["held_out"]["sure"]
+    real = results["classifier"]["sure"]
     assert f"sure of a digit in {fmean(last['sure']):.2f} of the samples, of real images in {real:.2f}" in found[2]
     assert f"{metrics['q2_gan']['config']['iterations']:,} of 50,000 iterations" in found[3]
 
