@@ -358,15 +358,6 @@ def test_training_is_the_loop_of_the_paper(arguments, train):
     torch.testing.assert_close(states, model.state_dict(), rtol=1e-3, atol=1e-4)
 
 
-def test_every_epoch_shows_each_image_once_in_a_new_order(train, monkeypatch):
-    seen = []
-    monkeypatch.setattr(q3_simsiam, "augment", lambda images: (seen.append(images), augment(images))[1])
-    train()
-    first, second = torch.stack(seen[:12:2]).reshape(2, 24, -1)  # three batches, each of them augmented twice
-    assert len(first.unique(dim=0)) == 24 and torch.equal(first.unique(dim=0), second.unique(dim=0))
-    assert not torch.equal(first, second)
-
-
 def test_incomplete_batch_is_left_out(train, monkeypatch):
     sizes = []
     monkeypatch.setattr(q3_simsiam, "augment", lambda images: (sizes.append(len(images)), augment(images))[1])
