@@ -42,6 +42,18 @@ def run_of(tmp_path_factory):
     return run
 
 
+@pytest.fixture(scope="module")
+def arguments(request, run_of):
+    """The flags of the tiny run of the script that a test file is about."""
+    return run_of(request.path.stem.removeprefix("test_")).flags
+
+
+@pytest.fixture(scope="module")
+def finished(request, run_of):
+    """The folder of that run."""
+    return run_of(request.path.stem.removeprefix("test_")).out
+
+
 @pytest.fixture
 def copied(run_of, tmp_path):
     """copied(script) is the tiny run of a script in a copy of its folder, which its flags name."""

@@ -39,10 +39,6 @@ def test_hue_of_saturated_and_grey_colours_equals_torchvision():
         torch.testing.assert_close(ours, tv.adjust_hue(corners, shift), rtol=0, atol=1e-5)
 
 
-def test_grey_equals_torchvision(images):
-    torch.testing.assert_close(augmentation.grey(images), tv.rgb_to_grayscale(images), rtol=0, atol=1e-6)
-
-
 def test_crop_boxes_are_distributed_as_torchvisions():
     torch.manual_seed(0)
     ours = augmentation.crop_boxes(20_000, 32, (0.08, 1.0), torch.device("cpu"))

@@ -328,17 +328,6 @@ def test_evaluation_is_of_every_test_image_and_the_curve_of_every_tenth(monkeypa
     assert results["test_elbo"] == 19.5 and results["train_elbo"] == 119.5
 
 
-@pytest.fixture(scope="module")
-def arguments(run_of):
-    return [*run_of("q1_vae").flags, "--repeats", "1"]
-
-
-@pytest.fixture(scope="module")
-def finished(run_of):
-    """The output folder of an uninterrupted run of two seeds."""
-    return run_of("q1_vae").out
-
-
 def test_run_writes_metrics_figures_and_report(finished):
     metrics = read_metrics(finished)
     assert metrics["script"] == "q1_vae" and metrics["data"].startswith("tiny digits, each pixel binarised once")
@@ -396,7 +385,7 @@ def test_log_likelihood_is_drawn_against_k(finished, drawn, tmp_path):
 
 def test_more_epochs_go_on_from_a_training_that_was_finished_and_evaluated(arguments, finished, drawn, tmp_path):
     for epochs in ("1", "2"):
-        q1_vae.main([*arguments, "--out", str(tmp_path), "--epochs", epochs])
+        q1_vae.main([*arguments, "--repeats", "1", "--out", str(tmp_path), "--epochs", epochs])
     metrics, expected = read_metrics(tmp_path), read_metrics(finished)
     assert metrics["history"].items() <= expected["history"].items() and metrics["config"]["epochs"] == 2
     assert metrics["results"]["seeds"]["0"] == expected["results"]["seeds"]["0"]

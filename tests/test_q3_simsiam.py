@@ -270,18 +270,6 @@ def tiny_encoder():
         yield
 
 
-@pytest.fixture(scope="module")
-def arguments(run_of):
-    """Flags of a tiny run on 24 + 10 digits."""
-    return run_of("q3_simsiam").flags
-
-
-@pytest.fixture(scope="module")
-def finished(run_of):
-    """The output folder of an uninterrupted run."""
-    return run_of("q3_simsiam").out
-
-
 def test_run_writes_metrics_figures_and_report(finished):
     metrics = read_metrics(finished)
     assert metrics["data"] == "tiny digits"
@@ -380,17 +368,13 @@ def test_each_epoch_says_how_long_the_rest_of_the_run_takes(train, monkeypatch, 
     assert re.findall("([^ ]*) h to go in this run", capsys.readouterr().out) == ["0.50", "0.00"]
 
 
-def test_untrained_network_is_measured_and_the_seed_counts(arguments, train):
-    histories = []
-    for seed in (0, 1):
-        args = q3_simsiam.get_args(arguments)
-        torch.manual_seed(seed)
-        model = q3_simsiam.SimSiam(TinyEncoder, 16, 8)
-        untrained = q3_simsiam.monitor(model, q3_simsiam.load_images(args)[0], args)
-        history, _ = train("--seed", str(seed))
-        assert untrained == {key: history[key][0] for key in untrained}
-        histories.append(history["loss"])
-    assert histories[0] != histories[1]
+def test_untrained_network_is_that_of_the_seed_and_measured(arguments, train):
+    args = q3_simsiam.get_args(arguments)
+    torch.manual_seed(1)
+    model = q3_simsiam.SimSiam(TinyEncoder, 16, 8)
+    untrained = q3_simsiam.monitor(model, q3_simsiam.load_images(args)[0], args)
+    history, _ = train("--seed", "1")
+    assert untrained == {key: history[key][0] for key in untrained}
 
 
 def test_loss_that_is_not_finite_stops_at_once_and_keeps_the_last_checkpoint(train, monkeypatch, tmp_path):
@@ -410,12 +394,12 @@ def test_loss_that_is_not_finite_stops_at_once_and_keeps_the_last_checkpoint(tra
 
 def made_up():
     """Metrics of two runs, one of them with two seeds, that differ in every curve."""
-    curves = {key: [0.1 * i, 0.2, 0.3 + 0.01 * i] for i, key in enumerate(q3_simsiam.CURVES)}
-    history = {"baseline": {"0": curves, "3": {key: [2 * v for v in curve] for key, curve in curves.items()}}}
-    history["no_predictor"] = {"0": {key: [3 * v for v in curve] for key, curve in curves.items()}}
-    for seeds in history.values():
-        for numbers in seeds.values():
-            numbers["loss"] = [-value for value in numbers["loss"]]
+
+    def curves(factor):
+        numbers = {key: [factor * v for v in (0.1 * i, 0.2, 0.3 + 0.01 * i)] for i, key in enumerate(q3_simsiam.CURVES)}
+        return numbers | {"loss": [-factor * v for v in (0, 0.2, 0.3)]}
+
+    history = {"baseline": {"0": curves(1), "3": curves(2)}, "no_predictor": {"0": curves(3)}}
     config = words.RECIPE | {"quick": False, "data": "cifar10"}
     return {"data": words.SOURCES[0], "config": config, "history": history, "results": {"knn_accuracy_pixels": 0.41}}
 
