@@ -281,18 +281,18 @@ def test_memorisation_is_the_critics_gap_of_held_out_images_over_that_of_samples
     assert q2_gan.memorisation(Brightness(), training, held_out, samples) == pytest.approx((4 - 3) / (4 + 1))
 
 
-def steps(*epsilons, dims=(0, 2), size=4):
+def steps(*epsilons, dims=(3, 0, 2), size=4):
     return argparse.Namespace(epsilons=list(epsilons), latent_size=size, perturb_dims=list(dims), sure=0.9)
 
 
 def test_perturbation_finds_the_dimension_that_matters():
     z = torch.tensor([[-0.9, 0, 0, 0], [-0.5, 1, 2, 3], [0.9, 0, 0, 0], [0.05, 0, 0, 0]])  # the last is not sure
     shares = q2_gan.measure_perturbation(Latent(), Threshold(), z, steps(1, 2))
-    assert shares["named"] == pytest.approx((2 / 3 + 0) / 2)  # dimension 0 takes two of three sure starts to a 1
+    assert shares["named"] == pytest.approx((0 + 2 / 3 + 0) / 3)  # dimension 0 takes two of three sure starts to a 1
     assert shares["all"] == pytest.approx((2 / 3 + 0 + 0 + 0) / 4)
     assert shares["starts"] == 3
     near = q2_gan.measure_perturbation(Latent(), Threshold(), z, steps(1))
-    assert near["named"] == pytest.approx((1 / 3 + 0) / 2)  # at 1, z of -0.9 is not sure
+    assert near["named"] == pytest.approx((0 + 1 / 3 + 0) / 3)  # at 1, z of -0.9 is not sure
     unsure = q2_gan.measure_perturbation(Latent(), Threshold(), z[3:], steps(20))
     assert unsure == {"named": 0, "all": 0, "random": 0, "starts": 0}
 
@@ -329,7 +329,8 @@ def test_evaluation_measures_every_set_of_noise(bright):
     held_out, training = results["held_out"], results["training"]
     assert held_out["images"] == 60 and sum(held_out["digits"]) / 60 == pytest.approx(held_out["sure"])
     assert training["digits"] == [[0, 20, *[0] * 8]] * 5  # all of them are white
-    assert results["classifier"]["sure"] == held_out["sure"]
+    share = held_out["digits"][0] / sum(held_out["digits"])  # all of them are labelled 0
+    assert results["classifier"]["right_where_sure"] == pytest.approx(share)
     args.held_out = 50
     assert q2_gan.evaluate(generators, {7: Brightness()}, Threshold(), data, args)["held_out"]["images"] == 50
 
