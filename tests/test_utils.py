@@ -1,15 +1,17 @@
-"""Command line, data formats and checkpoints, case by case and without a network."""
+"""Command line, data formats and checkpoints, case by case and without a network; what holds for all three scripts."""
 
 import argparse
 import hashlib
 import io
 import json
 import os
-import socket
+import runpy
 import subprocess
 import sys
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 from pathlib import Path
 from threading import Thread
 
@@ -21,100 +23,71 @@ import q1_vae
 import utils
 from data.synthetic import synthetic_digits
 from results import vae
+from tests.helpers import CHANGES, FLAGS, ROOT, arrays, digest, read_metrics, stop_and_go_on
 
-
-def digest(folder):
-    """What is in a folder: {relative path: bytes}."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def arrays(**changes):
-    """A valid one-file data set of 12 + 3 grey digits, with some entries replaced (None removes one)."""
-    data = {"train_images": np.zeros((12, 28, 28), np.uint8), "train_labels": np.zeros(12, np.uint8)}
-    data |= {"test_images": np.zeros((3, 28, 28), np.uint8), "test_labels": np.zeros(3, np.uint8)}
-    data |= {"source": np.array("made for a test")}
-    return {key: value for key, value in (data | changes).items() if value is not None}
+each_script = pytest.mark.parametrize("script", FLAGS)
 
 
 # --- Command line -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("script", "flags", "message"),
     [
-        (["--data", "imagenet"], "invalid choice: 'imagenet'"),
-        (["--epochs", "0"], "'0' is not a whole number from 1 to"),
-        (["--epochs", "2.5"], "'2.5' is not a whole number from 1 to"),
-        (["--lr", "nan"], "'nan' is not a finite number above 0"),
-        (["--lr", "-1"], "'-1' is not a finite number above 0"),
-        (["--lr", "1e999"], "'1e999' is not a finite number above 0"),
-        (["--seed", "-1"], "'-1' is not a whole number"),
-        (["--batch-size", "many"], "'many' is not a whole number from 1 to"),
-        (["--device", "abacus"], "device 'abacus' is not available here; there is"),
-        (["--device", "cuda:99"], "device 'cuda:99' is not available here; there is"),
-        (["--batch-size", "9" * 401], "is not a whole number from 1 to"),
-        (["--latent-size", str(10**25)], "is not a whole number from 1 to"),
-        (["--device", "cpu:1"], "device 'cpu:1' is not available here; there is"),
-        (["--epoch", "1"], "unrecognized arguments: --epoch 1"),
+        ("q1_vae", "--epochs 0", "'0' is not a whole number from 1 to"),
+        ("q1_vae", f"--latent-size {10**25}", "is not a whole number from 1 to"),
+        ("q1_vae", f"--batch-size {'9' * 401}", "is not a whole number from 1 to"),
+        ("q1_vae", "--seed -1", "'-1' is not a whole number from 0 to"),
+        ("q1_vae", "--lr nan", "'nan' is not a finite number above 0"),
+        ("q1_vae", "--lr 1e999", "'1e999' is not a finite number above 0"),
+        ("q1_vae", "--device abacus", "device 'abacus' is not available here; there is"),
+        ("q1_vae", "--device cuda:99", "device 'cuda:99' is not available here; there is"),
+        ("q1_vae", "--device cpu:1", "device 'cpu:1' is not available here; there is"),
+        ("q1_vae", "--epoch 1", "unrecognized arguments: --epoch 1"),
+        ("q2_gan", "--penalty 0", "'0' is not a finite number above 0"),
+        ("q2_gan", "--samples 1", "'1' is not a whole number from 2 to"),
+        ("q2_gan", "--snapshots 0 7 --iterations 6", "--snapshots 7 lies past --iterations 6"),
+        ("q2_gan", "--perturb-dims 8 --latent-size 8", "--perturb-dims 8: dimensions go from 0 to 7"),
     ],
 )
-def test_bad_flags_are_named(flags, message, tmp_path):
+def test_bad_flags_are_named_in_one_line(script, flags, message):
     with pytest.raises(utils.InputError, match=message) as error:
-        q1_vae.get_args([*flags, "--out", str(tmp_path / "out")])
-    assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
+        import_module(script).get_args(flags.split())
+    assert "\n" not in str(error.value)
 
 
-def test_parsing_makes_no_folder(tmp_path, monkeypatch):
+VAE = {"data": "binarized_mnist", "seed": 0, "repeats": 1, "epochs": 20, "batch_size": 64, "lr": 3e-4}
+VAE |= {"latent_size": 100, "kl_samples": 10, "importance_samples": 200, "test_images": 10_000}
+VAE |= {"curve_samples": [1, 5, 10, 50, 200, 1000]}
+GAN = {"data": "svhn", "seed": 0, "iterations": 50_000, "critic_updates": 5, "penalty": 10, "batch_size": 64}
+GAN |= {"lr": 1e-4, "betas": [0.5, 0.9], "width": 64, "latent_size": 100, "perturb_dims": [3, 30, 35, 50]}
+GAN |= {"samples": 5000, "starts": 51, "pairs": 201, "noise_sets": 5, "snapshots": [0, 7000, 20_000, 50_000]}
+SIMSIAM = {"data": "cifar10", "seed": 0, "repeats": 1, "runs": ["baseline", "no_stop_gradient", "no_predictor"]}
+SIMSIAM |= {"epochs": 100, "batch_size": 1024, "lr": 0.03, "momentum": 0.9, "weight_decay": 5e-4, "dim": 2048}
+SIMSIAM |= {"pred_dim": 512, "knn_k": 200, "knn_temperature": 0.1, "train_images": 0, "test_images": 0}
+SIMSIAM |= {"precision": "float32"}
+
+
+@pytest.mark.parametrize(("script", "defaults"), [("q1_vae", VAE), ("q2_gan", GAN), ("q3_simsiam", SIMSIAM)])
+def test_defaults_are_the_assignments(script, defaults):
+    args = vars(import_module(script).get_args(["--device", "cpu"]))
+    assert {key: args[key] for key in defaults} == defaults
+
+
+@pytest.mark.parametrize(
+    ("flags", "data", "out", "restart", "epochs"),
+    [
+        ("", "binarized_mnist", "results/q1_vae", False, 20),
+        ("--data mnist", "mnist", "results/q1_vae_mnist", False, 20),
+        ("--quick", "synthetic", "results/quick/q1_vae", True, q1_vae.QUICK["epochs"]),
+        ("--quick --out long --epochs 7", "synthetic", "long", False, 7),
+    ],
+)
+def test_other_data_and_quick_have_folders_of_their_own(flags, data, out, restart, epochs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    q1_vae.get_args([])
+    args = q1_vae.get_args(flags.split())
+    assert (args.data, args.out, args.restart, args.epochs) == (data, Path(out), restart, epochs)
     assert list(tmp_path.iterdir()) == []
-
-
-def open_out(out, *checkpoints, restart=False):
-    utils.open_out(argparse.Namespace(out=out, restart=restart), "q1_vae", checkpoints)
-
-
-def test_unwritable_out_is_named(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(utils.InputError, match="cannot write to --out"):
-        open_out(tmp_path / "file" / "out")
-
-
-def test_folder_of_another_scripts_results_is_refused(tmp_path):
-    metrics = tmp_path / "metrics.json"
-    metrics.write_text('{"script": "q2_gan"}')
-    with pytest.raises(utils.InputError, match="holds the results of q2_gan; give another --out"):
-        open_out(tmp_path)
-    for own in ('{"script": "q1_vae"}', "{}", "[]", "damaged"):
-        metrics.write_text(own)
-        open_out(tmp_path)
-
-
-def test_restart_removes_the_named_checkpoints_alone(tmp_path):
-    for name in ("a.pt", "b.pt", "metrics.json"):
-        (tmp_path / name).touch()
-    open_out(tmp_path, tmp_path / "a.pt", tmp_path / "none.pt")
-    assert (tmp_path / "a.pt").exists()
-    open_out(tmp_path, tmp_path / "a.pt", tmp_path / "none.pt", restart=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.pt", "metrics.json"]
-
-
-def test_quick_changes_defaults_but_not_explicit_flags(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    args = q1_vae.get_args(["--quick", "--test-images", "7"])
-    assert (args.data, args.out, args.epochs, args.test_images) == (
-        "synthetic",
-        Path("results/quick/q1_vae"),
-        q1_vae.QUICK["epochs"],
-        7,
-    )
-    args = q1_vae.get_args([])
-    assert (args.data, args.out, args.epochs) == ("binarized_mnist", Path("results/q1_vae"), 20)
-
-
-def test_other_data_has_another_folder_by_default(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    assert q1_vae.get_args(["--data", "synthetic"]).out == Path("results/q1_vae_synthetic")
 
 
 @pytest.mark.parametrize(("cuda", "mps", "expected"), [(1, True, "cuda"), (0, True, "mps"), (0, False, "cpu")])
@@ -139,6 +112,13 @@ def test_device_that_is_listed_but_does_not_work_is_passed_over_and_refused_by_i
 def test_a_device_is_tried_by_computing_on_it():
     assert utils.try_device(torch.device("cpu")) == ""
     assert utils.try_device(torch.device("cuda:98")) != ""
+
+
+def test_processor_is_named_by_its_model(monkeypatch):
+    monkeypatch.setattr(Path, "exists", lambda _: True)
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "processor\t: 0\nmodel name\t: Abacus 9\nflags\t: fpu")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert utils.describe(torch.device("cpu")) == "cpu (Abacus 9, 3 threads)"
 
 
 KEPT = "q9.py: not enough memory; what was saved is kept\n"
@@ -167,12 +147,24 @@ def test_run_ends_with_one_line_and_the_exit_status(error, status, line, monkeyp
     assert exit_.value.code == status and capsys.readouterr() == ("", line)
 
 
-def test_an_os_error_that_names_no_file_keeps_its_traceback():
+@pytest.mark.parametrize(
+    "error", [OSError("no file is named"), RuntimeError("an illegal memory access"), RuntimeError("memory format")]
+)
+def test_other_errors_keep_their_traceback(error):
     def main():
-        raise OSError("handle is closed")
+        raise error
 
-    with pytest.raises(OSError, match="handle is closed"):
+    with pytest.raises(type(error), match=str(error)):
         utils.run(main)
+
+
+@each_script
+def test_bad_input_ends_a_script_with_status_2_and_one_line(script, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", "--lr", "0"])
+    with pytest.raises(SystemExit) as exit_:
+        runpy.run_path(str(ROOT / f"{script}.py"), run_name="__main__")
+    line = f"{script}.py: argument --lr: '0' is not a finite number above 0 (--help lists the flags)\n"
+    assert exit_.value.code == 2 and capsys.readouterr() == ("", line)
 
 
 def test_output_that_the_encoding_lacks_ends_nothing(monkeypatch):
@@ -182,21 +174,6 @@ def test_output_that_the_encoding_lacks_ends_nothing(monkeypatch):
         utils.run(lambda: print("ε ± 1"))
     stream.flush()
     assert exit_.value.code == 0 and stream.buffer.getvalue() == "? ± 1".encode("cp1252") + b"\n"
-
-
-@pytest.mark.parametrize("text", ["an illegal memory access was encountered", "unsupported memory format option"])
-def test_other_errors_that_name_memory_are_not_taken_for_a_lack_of_it(text):
-    def main():
-        raise RuntimeError(text)
-
-    with pytest.raises(RuntimeError, match=text):
-        utils.run(main)
-
-
-def test_quick_begins_anew_in_its_own_folder_alone(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert q1_vae.get_args(["--quick"]).restart and not q1_vae.get_args([]).restart
-    assert not q1_vae.get_args(["--quick", "--out", "long_training"]).restart
 
 
 SURROUNDINGS = """
@@ -211,21 +188,141 @@ utils.save_figure(figure, utils.Path("figure.png"))
 
 def test_figures_depend_on_nobodys_settings_of_matplotlib(tmp_path):
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.size: 30\n")
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", SURROUNDINGS], cwd=tmp_path, env=environment, check=True)
     figure, _ = utils.subplots(1, 1)
     utils.save_figure(figure, tmp_path / "expected.png")
     assert (tmp_path / "figure.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
 
 
+# --- The output folder ------------------------------------------------------------------------------------------------
+
+
+def open_out(out):
+    utils.open_out(argparse.Namespace(out=out, restart=False), "q1_vae", [])
+
+
+def test_unwritable_out_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(utils.InputError, match="cannot write to --out"):
+        open_out(tmp_path / "file" / "out")
+
+
+def test_folder_of_another_scripts_results_is_refused(tmp_path):
+    metrics = tmp_path / "metrics.json"
+    metrics.write_text('{"script": "q2_gan"}')
+    for command in (open_out, partial(utils.read_metrics, script="q1_vae")):
+        with pytest.raises(utils.InputError, match="holds the results of q2_gan; give another --out"):
+            command(tmp_path)
+    for own in ('{"script": "q1_vae"}', "{}", "[]", "damaged"):
+        metrics.write_text(own)
+        open_out(tmp_path)
+
+
+OTHER_RECIPE = "--epochs 3, --batch-size 9, --lr 1, --dim 17, --pred-dim 9, --precision bfloat16, --knn-k 6, "
+OTHER_RECIPE += "--knn-temperature 0.2, --train-images 23, --test-images 9"
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "message"),
+    [
+        ("q1_vae", "--lr 0.1", r"analytic_seed0\.pt was made with --lr 0\.0003, not 0\.1; give the same"),
+        ("q1_vae", "--epochs 1", r"analytic_seed0\.pt is at epoch 2 already; give --epochs 2 or more"),
+        ("q2_gan", "--lr 0.01", r"snapshot_0\.pt was made with --lr 0\.001, not 0\.01"),
+        ("q2_gan", "--seed 1", r"snapshot_0\.pt was made with --seed 0, not 1"),
+        ("q2_gan", "--iterations 4 --snapshots 0", "is at iteration 6 already; give --iterations 6 or more"),
+        ("q2_gan", "--iterations 8 --snapshots 0 4", r"snapshot_4\.pt is missing"),
+        *(("q3_simsiam", flag, f"was made with {flag.split()[0]} ") for flag in OTHER_RECIPE.split(", ")),
+        ("q3_simsiam", "--train-images 25", "--train-images 25: give 2 to 24, or 0 for all"),
+        ("q3_simsiam", "--train-images 1", "--train-images 1: give 2 to 24, or 0 for all"),
+        ("q3_simsiam", "--test-images 11", "--test-images 11: give 2 to 10, or 0 for all"),
+        ("q3_simsiam", "--knn-k 25", "--knn-k 25 is more than the 24 training images"),
+        ("q3_simsiam", "--batch-size 25", "--batch-size 25 is more than the 24 training images"),
+    ],
+)
+def test_refused_command_changes_nothing(script, flags, message, copied):
+    run = copied(script)
+    before = digest(run.out)
+    with pytest.raises(utils.InputError, match=message):
+        run.module.main([*run.flags, *flags.split()])
+    assert digest(run.out) == before
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "left"),
+    [
+        ("q1_vae", "--repeats 1", ["checkpoint_analytic_seed1.pt", "checkpoint_mc_seed1.pt"]),
+        ("q2_gan", "", []),
+        ("q3_simsiam", "--runs baseline", ["checkpoint_no_predictor_seed0.pt"]),
+    ],
+)
+def test_restart_discards_the_named_checkpoints_before_it_trains(script, flags, left, copied, monkeypatch):
+    """Else the same command after an interrupted restart would take the first start's for its own."""
+    run = copied(script)
+    monkeypatch.setattr(run.module, "train", lambda *_: sys.exit())
+    with pytest.raises(SystemExit):
+        run.module.main([*run.flags, *flags.split(), "--restart"])
+    assert sorted(path.name for path in run.out.glob("*.pt")) == left and (run.out / "metrics.json").exists()
+
+
+@each_script
+def test_download_loads_and_ends(script, run_of, tmp_path, capsys):
+    run = run_of(script)
+    run.module.main([*run.flags, "--out", str(tmp_path / "out"), "--download"])
+    assert "data: tiny digits" in capsys.readouterr().out and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "figures"),
+    [
+        ("q1_vae", ["elbo.png", "log_likelihood.png"]),
+        ("q2_gan", ["interpolation_curves.png", "quality.png", "training.png"]),
+        ("q3_simsiam", ["monitors.png", "runs.png"]),
+    ],
+)
+def test_figures_only_draws_the_curves_from_the_metrics_alone(script, figures, run_of, tmp_path, monkeypatch):
+    run = run_of(script)
+    for name, value in CHANGES[script].items():
+        monkeypatch.setattr(run.module, name, value)
+    expected = {name: (run.out / name).read_bytes() for name in ("metrics.json", "report.md", *figures)}
+    (tmp_path / "metrics.json").write_bytes(expected["metrics.json"])
+    run.module.main([*run.flags, "--data-dir", "nowhere", "--out", str(tmp_path), "--figures-only"])
+    assert digest(tmp_path) == expected
+
+
+@pytest.mark.parametrize("content", [None, '{"results": {}}', '{"results":', "[]"])
+def test_figures_only_without_intact_metrics_is_refused(content, tmp_path):
+    if content:
+        (tmp_path / "metrics.json").write_text(content)
+    with pytest.raises(utils.InputError, match=r"holds no intact metrics\.json to draw from"):
+        q1_vae.main(["--out", str(tmp_path), "--figures-only"])
+
+
+@pytest.mark.parametrize(
+    ("script", "moments"),
+    [  # with the optimisers' steps until a run is stopped plus those from what was saved to the end
+        ("q1_vae", {"SIGKILL replace": 72, "SIGKILL 12": 68, "SIGINT 20": 68, "SIGKILL save_metrics": 64}),
+        ("q2_gan", {"SIGKILL replace": 23, "SIGKILL 11": 25, "SIGINT 11": 25, "SIGKILL save_metrics": 23}),
+        ("q3_simsiam", {"SIGKILL replace": 15, "SIGINT 5": 14, "SIGKILL 8": 14, "SIGKILL save_metrics": 12}),
+    ],
+)
+def test_run_that_was_stopped_goes_on_where_it_was_saved_to_identical_numbers(script, moments, run_of, tmp_path):
+    run = run_of(script)
+    ends = stop_and_go_on(script, tmp_path, moments, run.flags)
+    for moment, steps in moments.items():
+        assert ends[moment] == [130 if "SIGINT" in moment else -9, 0, steps], moment
+        assert read_metrics(tmp_path / moment) == read_metrics(run.out), moment
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@each_script
+def test_script_runs_on_cuda(script, run_of, tmp_path):
+    run = run_of(script)
+    run.module.main([*run.flags, "--device", "cuda", "--out", str(tmp_path)])
+    assert read_metrics(tmp_path)["device"].startswith("cuda")
+
+
 # --- Data: one file ---------------------------------------------------------------------------------------------------
-
-
-def test_npz_is_taken_first(tmp_path):
-    images = np.arange(12 * 28 * 28, dtype=np.uint8).reshape(12, 28, 28)
-    np.savez(tmp_path / "svhn.npz", **arrays(train_images=images))
-    data = utils.load_data("svhn", tmp_path)
-    assert data["source"] == "made for a test" and np.array_equal(data["train_images"], images)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +334,6 @@ def test_npz_is_taken_first(tmp_path):
         ({"train_images": np.zeros((12, 28, 28))}, "train_images is float64"),
         ({"train_images": np.zeros((12, 784), np.uint8)}, r"train_images is uint8 \(12, 784\)"),
         ({"train_images": np.zeros((12, 3, 32, 32), np.uint8)}, r"train_images is uint8 \(12, 3, 32, 32\)"),
-        ({"train_images": np.zeros((0, 28, 28), np.uint8)}, r"train_images is uint8 \(0, 28, 28\)"),
         ({"train_images": np.zeros((12, 0, 28), np.uint8)}, r"train_images is uint8 \(12, 0, 28\)"),
         ({"valid_images": np.zeros((12, 784), np.uint8)}, "valid_images is uint8"),
         ({"test_labels": np.zeros((3, 1), np.uint8)}, "test_labels is uint8"),
@@ -246,82 +342,73 @@ def test_npz_is_taken_first(tmp_path):
         ({"train_labels": np.array([None] * 12)}, "cannot be read as .npz"),
     ],
 )
-def test_bad_npz_is_named_and_kept(changes, message, tmp_path):
+def test_bad_npz_is_named(changes, message, tmp_path):
     np.savez(tmp_path / "mnist.npz", **arrays(**changes))
-    before = digest(tmp_path)
     with pytest.raises(utils.InputError, match=message) as error:
         utils.load_data("mnist", tmp_path)
-    assert "mnist.npz" in str(error.value) and "\n" not in str(error.value) and digest(tmp_path) == before
+    assert "mnist.npz" in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("keep", [0, 30, 1000, -30])
-def test_truncated_npz_is_named_and_kept(keep, tmp_path):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda raw: b"",
+        lambda raw: raw[:1000],
+        lambda raw: raw[:-30],
+        lambda raw: b"<html>moved</html>",
+        lambda raw: b"PK\x05\x06" + bytes(18),  # an empty archive
+        lambda raw: raw[raw.index(b"\x93NUMPY") :],  # an .npy
+    ],
+)
+def test_file_that_is_no_npz_is_named_and_kept(damage, tmp_path):
     path = tmp_path / "mnist.npz"
     np.savez(path, **arrays())
-    path.write_bytes(path.read_bytes()[:keep])
+    path.write_bytes(damage(path.read_bytes()))
     before = digest(tmp_path)
-    with pytest.raises(utils.InputError, match=r"mnist\.npz cannot be read"):
+    with pytest.raises(utils.InputError, match=r"mnist\.npz (cannot be read|lacks)"):
         utils.load_data("mnist", tmp_path)
     assert digest(tmp_path) == before
 
 
-def test_too_few_images_are_refused_by_problem_1(tmp_path):
-    one = np.zeros((1, 28, 28), np.uint8)
-    np.savez(tmp_path / "mnist.npz", **arrays(train_images=one, train_labels=np.zeros(1, np.uint8)))
-    args = q1_vae.get_args(["--data", "mnist", "--data-dir", str(tmp_path), "--out", str(tmp_path), "--device", "cpu"])
-    with pytest.raises(utils.InputError, match="made for a test: too few images to train and validate"):
-        q1_vae.load_images(args)
+UNCHECKED = pytest.mark.xfail(reason="load_npz leaves checksums unread, and takes a damaged offset for a damaged disk")
 
 
-def test_flipped_bytes_of_a_compressed_npz_are_named(tmp_path):
+@pytest.mark.parametrize(
+    ("save", "start", "stop"),
+    [
+        (np.savez_compressed, 0, -22),
+        pytest.param(np.savez, 60, 160, marks=UNCHECKED),  # the first array's header
+        pytest.param(np.savez, -22, None, marks=UNCHECKED),  # the archive's end
+    ],
+)
+def test_npz_with_a_flipped_bit_is_refused_or_loaded_as_it_was(save, start, stop, tmp_path):
     path, generator = tmp_path / "mnist.npz", np.random.default_rng(0)
-    images = generator.integers(0, 256, (12, 28, 28), np.uint8)
-    np.savez_compressed(path, **arrays(train_images=images))
-    raw = path.read_bytes()
-    failures = 0
-    for _ in range(200):
+    save(path, **arrays(train_images=generator.integers(0, 256, (12, 28, 28), np.uint8)))
+    raw, expected = path.read_bytes(), utils.load_data("mnist", tmp_path)
+    places = range(len(raw))[start:stop]
+    for place in generator.choice(places, 200):
         damaged = bytearray(raw)
-        damaged[generator.integers(len(raw))] ^= 1 << generator.integers(8)
+        damaged[place] ^= 1 << generator.integers(8)
         path.write_bytes(damaged)
-        try:
-            utils.load_data("mnist", tmp_path)
-        except utils.InputError:
-            failures += 1
-    assert failures > 100
+        with suppress(utils.InputError):
+            np.testing.assert_equal(utils.load_data("mnist", tmp_path), expected)
 
 
-@pytest.mark.parametrize("content", [b"<html>moved</html>", b"PK\x05\x06" + bytes(18)])
-def test_file_that_is_no_npz_is_named(content, tmp_path):
-    (tmp_path / "mnist.npz").write_bytes(content)
-    with pytest.raises(utils.InputError, match=r"mnist\.npz (cannot be read|lacks)"):
-        utils.load_data("mnist", tmp_path)
-
-
-def test_npy_named_npz_is_named(tmp_path):
-    np.save(tmp_path / "mnist.npy", np.zeros(3))
-    (tmp_path / "mnist.npy").rename(tmp_path / "mnist.npz")
-    with pytest.raises(utils.InputError, match=r"mnist\.npz cannot be read"):
-        utils.load_data("mnist", tmp_path)
-
-
-def test_images_of_another_size_are_refused_by_problem_1(tmp_path):
-    np.savez(tmp_path / "mnist.npz", **arrays(test_images=np.zeros((3, 32, 32), np.uint8)))
-    args = q1_vae.get_args(["--data", "mnist", "--data-dir", str(tmp_path), "--out", str(tmp_path), "--device", "cpu"])
-    with pytest.raises(utils.InputError, match=r"images are \(32, 32\); problem 1 takes 28 x 28"):
-        q1_vae.load_images(args)
-
-
-def test_grey_images_are_binarised_with_their_intensity_and_the_last_sixth_validates(tmp_path):
-    grey = np.full((60, 28, 28), 51, np.uint8)  # 51 / 255 = 0.2
-    grey[50:] = 255
-    np.savez(tmp_path / "mnist.npz", **arrays(train_images=grey, train_labels=np.zeros(60, np.uint8)))
-    args = q1_vae.get_args(["--data", "mnist", "--data-dir", str(tmp_path), "--out", str(tmp_path), "--device", "cpu"])
-    images, source = q1_vae.load_images(args)
-    assert source == "made for a test, each pixel binarised once with a fixed seed"
-    assert images["train"].shape == (50, 784) and images["train"].unique().tolist() == [0, 1]
-    assert images["train"].float().mean().item() == pytest.approx(0.2, abs=0.01)
-    assert images["valid"].shape == (10, 784) and images["valid"].min() == 1
-    assert torch.equal(images["train"], q1_vae.load_images(args)[0]["train"])
+@pytest.mark.parametrize(
+    ("script", "changes", "message"),
+    [
+        ("q1_vae", {"train_images": np.zeros((1, 28, 28), np.uint8), "train_labels": np.zeros(1, np.uint8)}, "too few"),
+        ("q1_vae", {"test_images": np.zeros((3, 32, 32), np.uint8)}, r"are \(32, 32\); problem 1 takes 28 x 28"),
+        ("q2_gan", {}, "at least four test images are needed"),
+        ("q2_gan", {"train_images": np.zeros((12, 48, 48), np.uint8)}, r"images are \(48, 48\); 32 x 32 or 28 x 28"),
+    ],
+)
+def test_data_that_a_script_cannot_take_are_named_and_leave_no_folder(script, changes, message, tmp_path):
+    out, flags = tmp_path / "out", FLAGS[script].split()
+    np.savez(tmp_path / f"{flags[1]}.npz", **arrays(**changes))
+    with pytest.raises(utils.InputError, match=message):
+        import_module(script).main([*flags, "--data-dir", str(tmp_path), "--out", str(out), "--device", "cpu"])
+    assert not out.exists()
 
 
 # --- Data: binarized MNIST --------------------------------------------------------------------------------------------
@@ -345,7 +432,7 @@ def amat(tmp_path, monkeypatch):
         monkeypatch.setitem(utils.AMAT_MD5, split, hashlib.md5(text.encode()).hexdigest())
     handler = partial(QuietHandler, directory=server)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
-        Thread(target=http.serve_forever).start()
+        Thread(target=http.serve_forever, args=(0.01,)).start()
         monkeypatch.setattr(utils, "AMAT_URL", f"http://127.0.0.1:{http.server_port}/")
         yield server, images
         http.shutdown()
@@ -361,15 +448,31 @@ def test_amat_files_are_downloaded_once_and_parsed(amat, tmp_path, monkeypatch):
     assert len(list((tmp_path / "data" / "binarized_mnist").iterdir())) == 3
 
 
-@pytest.mark.parametrize("damage", [lambda raw: raw[:-100], lambda raw: raw.replace(b"0", b"1", 1), lambda raw: b""])
-def test_damaged_amat_file_is_named_and_kept(amat, damage, tmp_path):
+def test_damaged_amat_file_is_named_and_kept(amat, tmp_path):
     path = tmp_path / "data" / "binarized_mnist" / "binarized_mnist_valid.amat"
     utils.load_data("binarized_mnist", tmp_path / "data")
-    path.write_bytes(damage(path.read_bytes()))
+    path.write_bytes(path.read_bytes().replace(b"0", b"1", 1))
     before = digest(tmp_path)
     with pytest.raises(utils.InputError, match=r"binarized_mnist_valid\.amat has the wrong MD5"):
         utils.load_data("binarized_mnist", tmp_path / "data")
     assert digest(tmp_path) == before
+
+
+@pytest.mark.parametrize("answer", ["nothing", "another file", "no HTTP"])
+def test_failed_download_names_mnist_in_its_place_and_leaves_nothing(amat, answer, tmp_path, monkeypatch):
+    path = amat[0] / "binarized_mnist_valid.amat"
+    if answer == "nothing":
+        path.unlink()
+    if answer == "another file":
+        path.write_text("<html>moved</html>")
+    if answer == "no HTTP":
+        monkeypatch.setattr(QuietHandler, "do_GET", lambda self: self.wfile.write(b"garbage\r\n\r\n"))
+    with pytest.raises(utils.InputError, match=r"download failed .*; --data mnist binarises MNIST in its place"):
+        utils.load_data("binarized_mnist", tmp_path / "data")
+    assert not (tmp_path / "data" / "binarized_mnist").exists()
+
+
+# --- Data: torchvision and synthetic ----------------------------------------------------------------------------------
 
 
 def write_mnist(folder, num=6):
@@ -383,33 +486,6 @@ def write_mnist(folder, num=6):
     return images
 
 
-@pytest.mark.parametrize("server_holds", ["nothing", "another file"])
-def test_failed_download_names_mnist_in_its_place_and_leaves_nothing(amat, server_holds, tmp_path):
-    path = amat[0] / "binarized_mnist_valid.amat"
-    path.unlink() if server_holds == "nothing" else path.write_text("<html>moved</html>")
-    with pytest.raises(utils.InputError, match=r"download failed .*; --data mnist binarises MNIST in its place"):
-        utils.load_data("binarized_mnist", tmp_path / "data")
-    assert not (tmp_path / "data" / "binarized_mnist").exists()
-
-
-def test_garbled_answer_is_a_failed_download(tmp_path, monkeypatch):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        monkeypatch.setattr(utils, "AMAT_URL", f"http://127.0.0.1:{server.getsockname()[1]}/")
-
-        def answer():
-            connection, _ = server.accept()
-            with connection:
-                connection.recv(1000)
-                connection.sendall(b"garbage\r\n\r\n")
-
-        Thread(target=answer).start()
-        with pytest.raises(utils.InputError, match="download failed"):
-            utils.load_data("binarized_mnist", tmp_path)
-
-
-# --- Data: torchvision and synthetic ----------------------------------------------------------------------------------
-
-
 def test_mnist_of_torchvision(tmp_path):
     images = write_mnist(tmp_path / "MNIST" / "raw")
     data = utils.load_data("mnist", tmp_path)
@@ -417,48 +493,39 @@ def test_mnist_of_torchvision(tmp_path):
     assert data["test_labels"].dtype == np.uint8 and data["source"] == "MNIST (torchvision)"
 
 
-@pytest.mark.parametrize("damage", [lambda raw: raw[:-100], lambda raw: b"<html>moved</html>"])
-def test_damaged_mnist_is_named_and_kept(damage, tmp_path):
-    write_mnist(tmp_path / "MNIST" / "raw")
-    path = tmp_path / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
-    path.write_bytes(damage(path.read_bytes()))
-    before = digest(tmp_path)
-    with pytest.raises(utils.InputError, match=r"mnist in .* is damaged or incomplete"):
-        utils.load_data("mnist", tmp_path)
-    assert digest(tmp_path) == before
-
-
-def test_mnist_with_too_few_labels_is_named(tmp_path):
-    write_mnist(tmp_path / "MNIST" / "raw")
-    path = tmp_path / "MNIST" / "raw" / "train-labels-idx1-ubyte"
-    path.write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 3, 1, 2, 3]))
-    with pytest.raises(utils.InputError, match="train_labels must hold one label"):
-        utils.load_data("mnist", tmp_path)
+DAMAGED = "is damaged or incomplete; complete it, or delete"
 
 
 @pytest.mark.parametrize(
-    ("name", "file"), [("svhn", "train_32x32.mat"), ("cifar10", "cifar-10-batches-py/data_batch_1")]
+    ("name", "file", "content", "message"),
+    [
+        ("mnist", "MNIST/raw/t10k-images-idx3-ubyte", bytes([0, 0, 8, 3, 0, 0, 0, 6]), DAMAGED),
+        ("mnist", "MNIST/raw/t10k-images-idx3-ubyte", b"<html>moved</html>", DAMAGED),
+        ("mnist", "MNIST/raw/train-labels-idx1-ubyte", bytes([0, 0, 8, 1, 0, 0, 0, 3, 1, 2, 3]), "one label"),
+        ("svhn", "train_32x32.mat", b"half", DAMAGED),
+        ("cifar10", "cifar-10-batches-py/data_batch_1", b"half", DAMAGED),
+    ],
 )
-def test_half_a_download_of_torchvision_is_named_and_kept(name, file, tmp_path):
+def test_damaged_files_of_torchvision_are_named_and_kept(name, file, content, message, tmp_path):
+    write_mnist(tmp_path / "MNIST" / "raw")
     (tmp_path / file).parent.mkdir(exist_ok=True)
-    (tmp_path / file).write_bytes(b"half")
+    (tmp_path / file).write_bytes(content)
     before = digest(tmp_path)
-    with pytest.raises(utils.InputError, match="is damaged or incomplete; complete it, or delete"):
+    with pytest.raises(utils.InputError, match=message):
         utils.load_data(name, tmp_path)
     assert digest(tmp_path) == before
 
 
-@pytest.mark.parametrize("name", ["mnist", "svhn", "cifar10"])
-def test_interrupted_download_leaves_nothing(name, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("name", "kind"), [("mnist", "MNIST"), ("svhn", "SVHN"), ("cifar10", "CIFAR10")])
+def test_interrupted_download_leaves_nothing(name, kind, tmp_path, monkeypatch):
     class Dataset:
         def __init__(self, root, download=False, **_):
             Path(root, "train_32x32.mat").write_bytes(b"half")
             raise RuntimeError("File not found or corrupted.\nmore")
 
-    monkeypatch.setattr(utils, {"mnist": "MNIST", "svhn": "SVHN", "cifar10": "CIFAR10"}[name], Dataset)
-    with pytest.raises(
-        utils.InputError, match=rf"no {name} in .* failed \(File not found or corrupted\. more\)"
-    ) as error:
+    monkeypatch.setattr(utils, kind, Dataset)
+    message = rf"no {name} in .* failed \(File not found or corrupted\. more\)"
+    with pytest.raises(utils.InputError, match=message) as error:
         utils.load_data(name, tmp_path)
     assert "\n" not in str(error.value) and not tmp_path.exists()
 
@@ -481,16 +548,15 @@ def test_synthetic_labels_name_the_digits():
 
 # --- Checkpoints ------------------------------------------------------------------------------------------------------
 
+CONFIG = {"lr": 0.1, "epochs": 3}
+
 
 @pytest.fixture
 def saved(tmp_path):
     torch.manual_seed(0)
     model, path = torch.nn.Linear(2, 2), tmp_path / "checkpoint.pt"
-    utils.save_checkpoint(path, {"lr": 0.1, "epochs": 3}, {"model": model}, {"loss": [1.0, 0.5], "seconds": [1, 1]})
+    utils.save_checkpoint(path, CONFIG, {"model": model}, {"loss": [1.0, 0.5], "seconds": [1, 1]})
     return path, model
-
-
-CONFIG = {"lr": 0.1, "epochs": 3}
 
 
 def test_checkpoint_restores_weights_history_and_the_rng(saved):
@@ -500,50 +566,32 @@ def test_checkpoint_restores_weights_history_and_the_rng(saved):
     assert torch.equal(torch.rand(3), expected) and torch.equal(model.weight, other.weight)
 
 
+def with_zero_weights(raw, model):
+    weight = model.weight.detach().numpy().tobytes()
+    assert raw.count(weight) == 1
+    return raw.replace(weight, bytes(len(weight)))
+
+
+def with_code(raw, model):
+    buffer = io.BytesIO()
+    torch.save({"config": Path("x"), "states": os.system}, buffer)
+    return buffer.getvalue()
+
+
 @pytest.mark.parametrize(
-    ("done", "text"),
-    [(0, "training begins, 3 epochs"), (2, "going on after epoch 2 of 3"), (3, "finished, 3 epochs")],
+    "damage", [lambda raw, _: b"", lambda raw, _: b"junk", lambda raw, _: raw[:-200], with_zero_weights, with_code]
 )
-def test_what_a_command_does_is_said(done, text, capsys):
-    utils.announce(Path("a", "c.pt"), done, 3, "epoch")
-    assert capsys.readouterr().out == f"c.pt: {text}\n"
-
-
-def test_training_past_its_end_is_refused():
-    with pytest.raises(utils.InputError, match=r"c\.pt is at epoch 4 already; give --epochs 4 or more"):
-        utils.announce(Path("c.pt"), 4, 3, "epoch")
-
-
-def test_checkpoint_of_another_configuration_is_named_and_kept(saved):
+def test_damaged_checkpoint_is_named(damage, saved):
     path, model = saved
-    before = path.read_bytes()
-    with pytest.raises(utils.InputError, match=r"was made with --lr 0\.1, not 0\.2; give the same"):
-        utils.load_checkpoint(path, {"lr": 0.2, "epochs": 3}, {"model": model})
-    assert path.read_bytes() == before
-
-
-def test_checkpoint_with_a_changed_weight_is_named(saved):
-    path, model = saved
-    weight = next(model.parameters()).detach().numpy().tobytes()
-    assert path.read_bytes().count(weight) == 1
-    path.write_bytes(path.read_bytes().replace(weight, bytes(len(weight))))
+    path.write_bytes(damage(path.read_bytes(), model))
     with pytest.raises(utils.InputError, match="cannot be read as a checkpoint"):
         utils.load_checkpoint(path, {}, {"model": model})
 
 
-@pytest.mark.parametrize("content", [b"", b"junk", None])
-def test_damaged_checkpoint_is_named(saved, content):
-    path, model = saved
-    path.write_bytes(path.read_bytes()[:-200] if content is None else content)
-    with pytest.raises(utils.InputError, match="cannot be read as a checkpoint"):
-        utils.load_checkpoint(path, {"lr": 0.1, "epochs": 3}, {"model": model})
-
-
-def test_checkpoint_with_code_in_it_is_refused(saved):
-    path, model = saved
-    torch.save({"config": Path("x"), "states": os.system}, path)
-    with pytest.raises(utils.InputError, match="cannot be read as a checkpoint"):
-        utils.load_checkpoint(path, {}, {"model": model})
+def test_checkpoint_of_another_layout_is_named(saved):
+    path, _ = saved
+    with pytest.raises(utils.InputError, match="does not hold what it is needed for"):
+        utils.load_checkpoint(path, CONFIG, {"model": torch.nn.Linear(3, 3)})
 
 
 def test_full_disk_is_named_and_keeps_the_last_checkpoint(saved, monkeypatch):
@@ -561,12 +609,6 @@ def test_full_disk_is_named_and_keeps_the_last_checkpoint(saved, monkeypatch):
     assert digest(path.parent) == {path.name: before}
 
 
-def test_checkpoint_of_another_layout_is_named(saved):
-    path, _ = saved
-    with pytest.raises(utils.InputError, match="does not hold what it is needed for"):
-        utils.load_checkpoint(path, {"lr": 0.1, "epochs": 3}, {"model": torch.nn.Linear(3, 3)})
-
-
 LACKS = [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), ModuleNotFoundError("No module named 'scipy'")]
 LACKS += [RuntimeError("DefaultCPUAllocator: can't allocate memory"), PermissionError(13, "Permission denied", "a")]
 
@@ -579,19 +621,15 @@ def test_a_lack_of_the_machines_is_never_called_a_damaged_file(lack, saved, monk
     path, model = saved
     np.savez(path.parent / "mnist.npz", **arrays())
     write_mnist(path.parent / "MNIST" / "raw")
-    for target, name in ((torch, "load"), (np, "load"), (utils, "MNIST"), (torch.nn.Linear, "load_state_dict")):
-        monkeypatch.setattr(target, name, fail)
-    for read in (
-        lambda: utils.load_checkpoint(path, {}, {"model": model}),
-        lambda: utils.load_npz(path.parent / "mnist.npz"),
-        lambda: utils.load_torchvision("mnist", path.parent),
+    for target, name, read in (
+        (torch, "load", lambda: utils.load_checkpoint(path, {}, {"model": model})),
+        (torch.nn.Linear, "load_state_dict", lambda: utils.load_checkpoint(path, {}, {"model": model})),
+        (np, "load", lambda: utils.load_npz(path.parent / "mnist.npz")),
+        (utils, "MNIST", lambda: utils.load_torchvision("mnist", path.parent)),
     ):
-        with pytest.raises(type(lack)):
+        with monkeypatch.context() as patch, pytest.raises(type(lack)):
+            patch.setattr(target, name, fail)
             read()
-    monkeypatch.undo()
-    monkeypatch.setattr(torch.nn.Linear, "load_state_dict", fail)
-    with pytest.raises(type(lack)):
-        utils.load_checkpoint(path, {}, {"model": model})
 
 
 def test_jobs_with_one_process_number_do_not_share_a_temporary_file(tmp_path, monkeypatch):
@@ -622,113 +660,21 @@ def test_a_target_that_is_held_for_a_moment_is_tried_again(failures, written, tm
     assert digest(tmp_path) == ({"a": b"text"} if written else {}) and waits == [0.1, 0.5, 2.0]
 
 
-def test_killed_save_keeps_the_last_checkpoint(saved, monkeypatch):
-    path, model = saved
-    before = path.read_bytes()
-    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        utils.save_checkpoint(path, {}, {"model": model}, {})
-    assert path.read_bytes() == before
-
-
-@pytest.fixture
-def tiny(tmp_path):
-    """Flags of a run of problem 1 on 12 black images."""
-    np.savez(tmp_path / "mnist.npz", **arrays())
-    out = tmp_path / "out"
-    return ["--data", "mnist", "--data-dir", str(tmp_path), "--out", str(out), "--epochs", "1", "--device", "cpu"], out
-
-
-def test_other_flags_overwrite_nothing(tiny):
-    flags, out = tiny
-    q1_vae.main(flags)
-    before = digest(out)
-    with pytest.raises(utils.InputError, match=r"was made with --lr 0\.0003, not 0\.1"):
-        q1_vae.main([*flags, "--lr", "0.1"])
-    assert digest(out) == before
-
-
-def test_failed_loading_leaves_no_folder(tiny):
-    flags, out = tiny
-    (out.parent / "mnist.npz").write_bytes(b"junk")
-    with pytest.raises(utils.InputError, match=r"cannot be read as \.npz"):
-        q1_vae.main(flags)
-    assert not out.exists()
-
-
-def test_download_loads_and_ends(tiny, capsys):
-    flags, out = tiny
-    q1_vae.main([*flags, "--download"])
-    assert "data: made for a test" in capsys.readouterr().out and not out.exists()
-
-
-def test_figures_only_without_metrics_is_refused(tiny):
-    flags, out = tiny
-    with pytest.raises(utils.InputError, match=r"holds no intact metrics\.json to draw from"):
-        q1_vae.main([*flags, "--figures-only"])
-    assert not out.exists()
-
-
-@pytest.mark.parametrize("content", ['{"results": {}}', '{"results":', "[]"])
-def test_damaged_metrics_are_named(tiny, content):
-    flags, out = tiny
-    out.mkdir()
-    (out / "metrics.json").write_text(content)
-    with pytest.raises(utils.InputError, match="holds no intact metrics"):
-        q1_vae.main([*flags, "--figures-only"])
-
-
-def test_figures_only_draws_the_curves_from_the_metrics_alone(tiny):
-    flags, out = tiny
-    q1_vae.main(flags)
-    before = digest(out)
-    for path in out.iterdir():
-        if path.name != "metrics.json":
-            path.unlink()
-    (out.parent / "mnist.npz").unlink()
-    q1_vae.main([*flags, "--figures-only"])
-    assert digest(out) == {
-        name: before[name] for name in ("metrics.json", "report.md", "elbo.png", "log_likelihood.png")
-    }
-
-
-def test_loss_that_is_not_finite_stops_at_once_and_keeps_the_last_checkpoint(tiny, monkeypatch):
-    flags, out = tiny
-    elbo, calls = q1_vae.elbo, []
-
-    def diverging(*arguments):
-        calls.append(len(arguments[1]))
-        value = elbo(*arguments)
-        return value * float("nan") if len(calls) > 4 else value  # 2 epochs of one update and one validation
-
-    monkeypatch.setattr(q1_vae, "elbo", diverging)
-    with pytest.raises(utils.InputError, match="the loss in epoch 3 is not finite; what was saved before is kept"):
-        q1_vae.main([*flags, "--epochs", "5"])
-    assert len(calls) == 5
-    state = torch.load(out / "checkpoint_analytic_seed0.pt", weights_only=True)
-    assert len(state["history"]["elbo"]) == 2
-    assert all(torch.isfinite(tensor).all() for tensor in state["states"]["vae"].values())
-
-
-def test_validation_that_is_not_finite_is_not_saved(tiny):
-    flags, out = tiny
-    with pytest.raises(utils.InputError, match="the ELBO after epoch 1 is not finite"):
-        q1_vae.main([*flags, "--lr", "1e30"])
-    assert digest(out) == {}
+# --- Results ----------------------------------------------------------------------------------------------------------
 
 
 def test_metrics_are_valid_json_with_their_origin(tmp_path):
     first = {"command": ["python q9.py"], "commit": [], "device": ["cpu (one)"]}
     provenance = utils.merge(first, first | {"device": ["cpu (two)"]})
     content = {"config": {"lr": 0.1}, "seconds": 1.5, "history": {"a": {"loss": [1.0]}}, "results": {}}
-    utils.save_metrics(argparse.Namespace(out=tmp_path), "q9", "digits", provenance, **content)
+    args = argparse.Namespace(out=tmp_path)
+    utils.save_metrics(args, "q9", "digits", provenance, **content)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    keys = ["script", "command", "device", "data", "versions", "config", "seconds", "history", "results"]
-    assert list(metrics) == keys
-    assert metrics["data"] == "digits" and metrics["config"] == {"lr": 0.1}
-    assert metrics["command"] == "python q9.py" and metrics["device"] == "cpu (one); cpu (two)"
-    assert metrics["versions"]["torch"] == torch.__version__
-    assert metrics["history"] == {"a": {"loss": [1.0]}}
+    assert metrics.pop("versions")["torch"] == torch.__version__
+    origin = {"script": "q9", "command": "python q9.py", "device": "cpu (one); cpu (two)", "data": "digits"}
+    assert metrics == origin | content
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        utils.save_metrics(args, "q9", "digits", provenance, seconds=float("nan"))
 
 
 def test_provenance_names_command_commit_and_processor_of_every_session(tmp_path, monkeypatch):
@@ -750,11 +696,3 @@ def test_provenance_names_command_commit_and_processor_of_every_session(tmp_path
     assert len(commit) >= 7 and head.startswith(commit)
     (repository / "utils.py").write_text("second")
     assert utils.provenance(args, expected | {"commit": [commit]}) == expected | {"commit": [commit, f"{commit}+"]}
-
-
-def test_processor_is_named_by_its_model():
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.exists() or "model name" not in cpuinfo.read_text():
-        pytest.skip("this system does not say what its processor is")
-    model = cpuinfo.read_text().split("model name\t: ")[1].splitlines()[0]
-    assert utils.describe(torch.device("cpu")).startswith(f"cpu ({model}, {torch.get_num_threads()} thread")
