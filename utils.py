@@ -1,6 +1,7 @@
 """What the three scripts share: command line, device, data, checkpoints, figures, and one trick for speed."""
 
 import argparse
+import errno
 import hashlib
 import io
 import json
@@ -301,15 +302,24 @@ def reading(damaged: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        system = isinstance(error, OSError) and error.errno is not None and not isinstance(error, FileNotFoundError)
+        damages = (None, errno.ENOENT, errno.EINVAL)  # a file or a place in it that is not there
+        system = isinstance(error, OSError) and error.errno not in damages
         if system or isinstance(error, InputError | ImportError) or is_out_of_memory(error):
             raise
         raise InputError(damaged) from error
 
 
+def check_zip(path: Path) -> None:
+    """Raise ValueError where a checksum is wrong; np.load and torch.load do not compare them."""
+    with zipfile.ZipFile(path) as file:
+        if file.testzip():
+            raise ValueError
+
+
 def load_npz(path: Path) -> dict:
     """Load the one-file format that `load_data` returns; InputError if a key, shape, type or label is wrong."""
     with reading(f"{path} cannot be read as .npz; delete or replace it"):
+        check_zip(path)
         with path.open("rb") as raw, np.load(raw) as file:
             data = {key: file[key] for key in file.files}
         source = str(data.pop("source", np.array("")).item())
@@ -445,9 +455,7 @@ def load_checkpoint(path: Path, config: dict, modules: dict) -> dict:
     InputError if it cannot be read or does not fit `config`.
     """
     with reading(f"{path} cannot be read as a checkpoint; move it away to train this one anew"):
-        with zipfile.ZipFile(path) as file:
-            if file.testzip():  # compares the checksums, which torch.load does not
-                raise ValueError
+        check_zip(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         saved, rng, history = checkpoint["config"], checkpoint["rng"], checkpoint["history"]
     for key, value in config.items():
