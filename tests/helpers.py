@@ -62,10 +62,9 @@ def digest(folder):
 
 
 def read_metrics(out):
-    """metrics.json in folder `out`, without the times and the command, which names the folder."""
+    """metrics.json in folder `out`, without what is another's in each run: times, command and state of the code."""
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"), object_pairs_hook=without_seconds)
-    del metrics["command"]
-    return metrics
+    return {key: value for key, value in metrics.items() if key not in ("command", "commit")}
 
 
 def without_seconds(pairs):

@@ -279,8 +279,8 @@ def test_run_writes_metrics_figures_and_report(finished):
         del numbers["knn_accuracy_float64"]
         assert numbers.pop("epochs") == len(history["loss"]) - 1 == 2
         assert numbers == {key: history[key][-1] for key in numbers}
-    first = metrics["history"]["baseline"]["0"]
-    assert metrics["results"]["untrained"]["knn_accuracy"] == first["knn_accuracy"][0]
+    first, untrained = metrics["history"]["baseline"]["0"], metrics["results"]["untrained"]
+    assert untrained == {key: first[key][0] for key in untrained} and "output_std" in untrained
     assert {path.name for path in finished.glob("*.png")} == {"runs.png", "monitors.png"}
     accuracy = metrics["results"]["no_predictor"]["0"]["knn_accuracy"]
     row = f"| no predictor, seed 0 | {accuracy:.4f} |"

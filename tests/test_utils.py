@@ -37,11 +37,9 @@ each_script = pytest.mark.parametrize("script", FLAGS)
         ("q1_vae", "--epochs 0", "'0' is not a whole number from 1 to"),
         ("q1_vae", f"--latent-size {10**25}", "is not a whole number from 1 to"),
         ("q1_vae", f"--batch-size {'9' * 401}", "is not a whole number from 1 to"),
-        ("q1_vae", "--seed -1", "'-1' is not a whole number from 0 to"),
         ("q1_vae", "--lr nan", "'nan' is not a finite number above 0"),
         ("q1_vae", "--lr 1e999", "'1e999' is not a finite number above 0"),
         ("q1_vae", "--device abacus", "device 'abacus' is not available here; there is"),
-        ("q1_vae", "--device cuda:99", "device 'cuda:99' is not available here; there is"),
         ("q1_vae", "--device cpu:1", "device 'cpu:1' is not available here; there is"),
         ("q1_vae", "--epoch 1", "unrecognized arguments: --epoch 1"),
         ("q2_gan", "--penalty 0", "'0' is not a finite number above 0"),
@@ -325,6 +323,11 @@ def test_script_runs_on_cuda(script, run_of, tmp_path):
 # --- Data: one file ---------------------------------------------------------------------------------------------------
 
 
+def test_npz_is_taken_first(tmp_path):
+    np.savez(tmp_path / "synthetic.npz", **arrays())
+    assert utils.load_data("synthetic", tmp_path)["source"] == "made for a test"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -355,7 +358,6 @@ def test_bad_npz_is_named(changes, message, tmp_path):
         lambda raw: b"",
         lambda raw: raw[:1000],
         lambda raw: raw[:-30],
-        lambda raw: b"<html>moved</html>",
         lambda raw: b"PK\x05\x06" + bytes(18),  # an empty archive
         lambda raw: raw[raw.index(b"\x93NUMPY") :],  # an .npy
     ],
@@ -442,7 +444,6 @@ def test_amat_files_are_downloaded_once_and_parsed(amat, tmp_path, monkeypatch):
             assert np.array_equal(data[f"{split}_images"], images)
         assert data["source"] in vae.SOURCES
         monkeypatch.setattr(utils, "AMAT_URL", "http://127.0.0.1:1/")
-    assert len(list((tmp_path / "data" / "binarized_mnist").iterdir())) == 3
 
 
 def test_damaged_amat_file_is_named_and_kept(amat, tmp_path):
@@ -497,7 +498,6 @@ DAMAGED = "is damaged or incomplete; complete it, or delete"
     ("name", "file", "content", "message"),
     [
         ("mnist", "MNIST/raw/t10k-images-idx3-ubyte", bytes([0, 0, 8, 3, 0, 0, 0, 6]), DAMAGED),
-        ("mnist", "MNIST/raw/t10k-images-idx3-ubyte", b"<html>moved</html>", DAMAGED),
         ("mnist", "MNIST/raw/train-labels-idx1-ubyte", bytes([0, 0, 8, 1, 0, 0, 0, 3, 1, 2, 3]), "one label"),
         ("svhn", "train_32x32.mat", b"half", DAMAGED),
         ("cifar10", "cifar-10-batches-py/data_batch_1", b"half", DAMAGED),
