@@ -16,6 +16,7 @@ import zipfile
 from pathlib import Path
 
 import grade
+import grade_checks
 import pytest
 import torch
 
@@ -180,6 +181,7 @@ B_SUM = "torch.sum(target * torch.log(mu) + (1 - target) * torch.log(1 - mu), di
 N_SUM = "torch.sum(-0.5 * (LOG_2PI + logvar + (z - mu) ** 2 / var), dim=1)"
 KL_SUM = "0.5 * torch.sum(logvar_p - logvar_q + ratio - 1, dim=1)"
 RATIO = "ratio = (torch.exp(logvar_q) + (mu_q - mu_p) ** 2) / torch.exp(logvar_p)"
+LOG_Q = "(logvar_q + (z - mu_q) ** 2 / torch.exp(logvar_q))"
 Z = "z = mu_q + torch.exp(0.5 * logvar_q) * torch.randn_like(mu_q)"
 MC_MEAN = "(log_q - log_p).sum(2).mean(1)"
 LOG_MEAN = "torch.log(torch.exp(y - a).mean(dim=1)) + a.squeeze(1)"
@@ -195,13 +197,7 @@ CALLED = "    def __call__(self, *x):\n        return self.forward(*x)\n"
 CLOSED_FORM = "kl_gaussian_gaussian_analytic(mu_q[:, 0], logvar_q[:, 0], mu_p[:, 0], logvar_p[:, 0])"
 
 MISTAKES = [  # old text, new text, item, points lost, words of the hint
-    (
-        B_SUM,
-        B_SUM.replace(", dim=1", ""),
-        BERNOULLI,
-        0.5,
-        "one number for the whole batch, its sum: expected shape (8,)",
-    ),
+    (B_SUM, B_SUM.replace(", dim=1", ""), BERNOULLI, 0.5, "one number for the whole batch, its sum: expected"),
     (B_SUM, B_SUM + ".mean()", BERNOULLI, 0.5, "one number for the whole batch, its mean: expected shape (8,), got ()"),
     (B_SUM, B_SUM.replace("dim=1", "dim=1, keepdim=True"), BERNOULLI, 0.375, "expected shape (8,), got (8, 1)"),
     (B_SUM, B_SUM + ".squeeze()", BERNOULLI, 0.25, "expected shape (1,), got ()"),
@@ -210,10 +206,13 @@ MISTAKES = [  # old text, new text, item, points lost, words of the hint
     (B_SUM, "torch.sum(target * torch.log(mu), dim=1)", BERNOULLI, 0.5, "(1 - target) log(1 - mu) is missing"),
     (B_SUM, "(target * mu + (1 - target) * (1 - mu)).sum(1)", BERNOULLI, 1, "expected -"),
     (B_SUM, "None", BERNOULLI, 1, "returns nothing"),
-    (B_SUM, B_SUM + ".tolist()", BERNOULLI, 1, "returns no tensor"),
+    (B_SUM, B_SUM + ".tolist()", BERNOULLI, 1, "returns no tensor but a list or tuple"),
     (B_SUM, "torch.sum(unknown)", BERNOULLI, 1, "line 13: NameError: name 'unknown' is not defined"),
     (VAR, "logvar = 2 * logvar; " + VAR, NORMAL, 0.5, "the variance is taken for the standard deviation"),
     (N_SUM, N_SUM.replace("LOG_2PI + ", ""), NORMAL, 0.5, "log(2 pi) is missing: expected"),
+    (VAR, "var = torch.exp(logvar / 2)", NORMAL, 0.5, "the squares are divided by the standard deviation"),
+    (VAR, "var = torch.exp(2 * logvar)", NORMAL, 0.5, "the squares are divided by the squared variance"),
+    (VAR, "var = torch.exp(-logvar)", NORMAL, 0.5, "the squares are multiplied by the variance"),
     (N_SUM, N_SUM.replace(" + logvar", ""), NORMAL, 0.5, "logvar, the log determinant, is missing"),
     (N_SUM, N_SUM.replace("torch.sum", "torch.mean"), NORMAL, 0.5, "the mean over the features, not the sum: expected"),
     (LOG_MEAN, LOG_MEAN.replace(".mean(", ".sum("), LME, 0.5, "log K is missing"),
@@ -223,13 +222,8 @@ MISTAKES = [  # old text, new text, item, points lost, words of the hint
     (LOG_MEAN, LOG_MEAN.replace("a.squeeze(1)", "a"), LME, 0.9, "expected shape (8,), got (8, 8)"),
     (LOG_MEAN, "y.mean(dim=1)", LME, 1, "expected"),
     (f"{KL}(mu_q, logvar_q, mu_p, logvar_p)", f"{KL}(mu_p, logvar_p, mu_q, logvar_q)", KL, 0.5, "q and p are swapped"),
-    (
-        RATIO,
-        "logvar_q, logvar_p = logvar_q / 2, logvar_p / 2; " + RATIO,
-        KL,
-        0.5,
-        "the standard deviation is taken for",
-    ),
+    (RATIO, f"logvar_q, logvar_p = logvar_q / 2, logvar_p / 2; {RATIO}", KL, 0.5, "the standard deviation is taken"),
+    (RATIO, RATIO.replace("logvar_q", "logvar_q / 2").replace("logvar_p", "logvar_p / 2"), KL, 0.5, "in the ratio"),
     (KL_SUM, KL_SUM.replace("0.5 * ", ""), KL, 0.5, "the factor 1/2 is missing"),
     (KL_SUM, KL_SUM.replace(" - 1", ""), KL, 0.5, "-1 for each dimension is missing"),
     (KL_SUM, KL_SUM.replace("dim=1", "dim=0"), KL, 0.5, "summed over the batch, not the features"),
@@ -237,7 +231,10 @@ MISTAKES = [  # old text, new text, item, points lost, words of the hint
     (MC_MEAN, "(log_q - log_p).sum(2).sum(1)", MC, 0.5, "3 times that with 9, got 0.3"),
     (MC_MEAN, "(log_q - log_p).sum(2).mean(1, keepdim=True)", MC, 0.25, "expected shape (2,), got (2, 1)"),
     (MC_MEAN, CLOSED_FORM, MC, 0.5, "z has no noise: a closed form, or one noise for all?"),
-    (MC_MEAN, "(log_q - log_p).sum(2)[:, 0]", MC, 0.5, "num_samples makes no difference"),
+    (MC_MEAN, "(log_q - log_p).sum(2)[:, -1]", MC, 0.5, "num_samples makes no difference"),
+    (LOG_Q, LOG_Q.replace("logvar_q + ", ""), MC, 0.5, "logvar_q, the log determinant of q, is missing"),
+    (LOG_Q, "(logvar_q + (z - mu_q) ** 2)", MC, 0.5, "the squares of log q are not divided by the variance"),
+    (LOG_Q, LOG_Q.replace("(logvar_q)", "(logvar_q / 2)"), MC, 0.5, "log q are divided by the standard deviation"),
     (Z, Z.replace("0.5 * ", ""), MC, 0.5, "the noise of z is scaled by the variance"),
     (Z, Z.replace("_q", "_p"), MC, 0.5, "z is drawn from p"),
     (Z, Z.replace("torch.randn_like(mu_q)", "torch.zeros_like(mu_q)"), MC, 0.5, "z has no noise: a closed form"),
@@ -250,12 +247,14 @@ MISTAKES = [  # old text, new text, item, points lost, words of the hint
     (ALPHA, "alpha = torch.rand_like(x)", LP, 0.25, "more than one coefficient within an example"),
     (ALPHA, "alpha = torch.rand(1)", LP, 0.25, "one coefficient for the whole batch: expected 64 different, got 0."),
     (ALPHA, ALPHA.replace("rand(", "randn("), LP, 0.25, "coefficients not uniform: expected 0 to 1, got -"),
+    (ALPHA, "alpha = torch.rand(x.size(0), 1, 1, 1)", LP, 0.25, "not for (B, F): the critic is not given 64 interp"),
     (NORM, "norm = grad.norm(2, dim=-1)", LP, 0.25, "the norm is taken over the last axis only"),
     (NORM, "norm = grad.norm(2, dim=(1, 2, 3))", LP, 0.25, "works for images (B, C, H, W), not for (B, F): wrong_"),
     (NORM, f"B, F = grad.shape; {NORM}", LP, 0.25, "works for (B, F), not for images (B, C, H, W): wrong_"),
     (NORM, "norm = grad.norm()", LP, 0.5, "one norm for the whole batch"),
     (PENALTY, "torch.mean((norm - 1) ** 2)", LP, 0.5, "two-sided, norms below 1 count"),
     (PENALTY, PENALTY.replace(" ** 2", ""), LP, 0.5, "the square is missing"),
+    (PENALTY, "10 * " + PENALTY, LP, 0.5, "10 times the penalty"),
     (PENALTY, "None", LP, 1, "returns nothing"),
     (", create_graph=True", "", LP, 0.25, "create_graph=True is missing"),
     (".requires_grad_(True)", "", LP, 0.5, "the interpolate needs requires_grad_()"),
@@ -309,6 +308,15 @@ def test_mistake_costs_its_points_and_is_named(child, number):
 
 def test_extra_parameter_is_given_its_value_and_noted(child):
     (number,) = [i for i, row in enumerate(MISTAKES) if "critic, device" in row[1]]
+@pytest.mark.parametrize("kind", grade_checks.PENALTY_SHAPES)
+def test_two_sided_penalty_is_far_from_the_right_one(kind):
+    _, x, y, _, w = grade_checks.penalty(lambda args, **_: {"seen": [args[0]]}, kind)
+    for a in (0, 0.5, 1):
+        results = grade_checks.penalties(w + a * x + (1 - a) * y)
+        right, wrong = results[grade_checks.RIGHT], results["two-sided, norms below 1 count"]
+        assert wrong - right > 10 * (1e-4 + 1e-3 * right)  # of what is let pass
+
+
     child.notes.clear()
     assert grade.grade_definition(child, LP, str(child.folder / f"wrong_{number}.py"), None)["share"] == 1
     assert "lp_reg has an extra parameter: device" in child.notes
