@@ -19,6 +19,7 @@ import grade
 import grade_checks
 import pytest
 import torch
+from grade_child import send
 
 ROOT = Path(__file__).parent.parent
 HEAD = "import math\nimport torch\nimport numpy as np\nfrom torch import nn\n"
@@ -180,8 +181,8 @@ GENERATOR, CRITIC, SIMSIAM, LOSS, COSINE = "Generator", "Critic", "SimSiam", "Si
 B_SUM = "torch.sum(target * torch.log(mu) + (1 - target) * torch.log(1 - mu), dim=1)"
 N_SUM = "torch.sum(-0.5 * (LOG_2PI + logvar + (z - mu) ** 2 / var), dim=1)"
 KL_SUM = "0.5 * torch.sum(logvar_p - logvar_q + ratio - 1, dim=1)"
-RATIO = "ratio = (torch.exp(logvar_q) + (mu_q - mu_p) ** 2) / torch.exp(logvar_p)"
 LOG_Q = "(logvar_q + (z - mu_q) ** 2 / torch.exp(logvar_q))"
+RATIO = "ratio = (torch.exp(logvar_q) + (mu_q - mu_p) ** 2) / torch.exp(logvar_p)"
 Z = "z = mu_q + torch.exp(0.5 * logvar_q) * torch.randn_like(mu_q)"
 MC_MEAN = "(log_q - log_p).sum(2).mean(1)"
 LOG_MEAN = "torch.log(torch.exp(y - a).mean(dim=1)) + a.squeeze(1)"
@@ -209,10 +210,10 @@ MISTAKES = [  # old text, new text, item, points lost, words of the hint
     (B_SUM, B_SUM + ".tolist()", BERNOULLI, 1, "returns no tensor but a list or tuple"),
     (B_SUM, "torch.sum(unknown)", BERNOULLI, 1, "line 13: NameError: name 'unknown' is not defined"),
     (VAR, "logvar = 2 * logvar; " + VAR, NORMAL, 0.5, "the variance is taken for the standard deviation"),
-    (N_SUM, N_SUM.replace("LOG_2PI + ", ""), NORMAL, 0.5, "log(2 pi) is missing: expected"),
     (VAR, "var = torch.exp(logvar / 2)", NORMAL, 0.5, "the squares are divided by the standard deviation"),
     (VAR, "var = torch.exp(2 * logvar)", NORMAL, 0.5, "the squares are divided by the squared variance"),
     (VAR, "var = torch.exp(-logvar)", NORMAL, 0.5, "the squares are multiplied by the variance"),
+    (N_SUM, N_SUM.replace("LOG_2PI + ", ""), NORMAL, 0.5, "log(2 pi) is missing: expected"),
     (N_SUM, N_SUM.replace(" + logvar", ""), NORMAL, 0.5, "logvar, the log determinant, is missing"),
     (N_SUM, N_SUM.replace("torch.sum", "torch.mean"), NORMAL, 0.5, "the mean over the features, not the sum: expected"),
     (LOG_MEAN, LOG_MEAN.replace(".mean(", ".sum("), LME, 0.5, "log K is missing"),
@@ -246,15 +247,15 @@ MISTAKES = [  # old text, new text, item, points lost, words of the hint
     (VF_LINE, "critic(p).mean() - critic(q.detach()).mean()", VF, 0.25, "no gradient reaches q"),
     (ALPHA, "alpha = torch.rand_like(x)", LP, 0.25, "more than one coefficient within an example"),
     (ALPHA, "alpha = torch.rand(1)", LP, 0.25, "one coefficient for the whole batch: expected 64 different, got 0."),
-    (ALPHA, ALPHA.replace("rand(", "randn("), LP, 0.25, "coefficients not uniform: expected 0 to 1, got -"),
     (ALPHA, "alpha = torch.rand(x.size(0), 1, 1, 1)", LP, 0.25, "not for (B, F): the critic is not given 64 interp"),
+    (ALPHA, ALPHA.replace("rand(", "randn("), LP, 0.25, "coefficients not uniform: expected 0 to 1, got -"),
     (NORM, "norm = grad.norm(2, dim=-1)", LP, 0.25, "the norm is taken over the last axis only"),
     (NORM, "norm = grad.norm(2, dim=(1, 2, 3))", LP, 0.25, "works for images (B, C, H, W), not for (B, F): wrong_"),
     (NORM, f"B, F = grad.shape; {NORM}", LP, 0.25, "works for (B, F), not for images (B, C, H, W): wrong_"),
     (NORM, "norm = grad.norm()", LP, 0.5, "one norm for the whole batch"),
     (PENALTY, "torch.mean((norm - 1) ** 2)", LP, 0.5, "two-sided, norms below 1 count"),
-    (PENALTY, PENALTY.replace(" ** 2", ""), LP, 0.5, "the square is missing"),
     (PENALTY, "10 * " + PENALTY, LP, 0.5, "10 times the penalty"),
+    (PENALTY, PENALTY.replace(" ** 2", ""), LP, 0.5, "the square is missing"),
     (PENALTY, "None", LP, 1, "returns nothing"),
     (", create_graph=True", "", LP, 0.25, "create_graph=True is missing"),
     (".requires_grad_(True)", "", LP, 0.5, "the interpolate needs requires_grad_()"),
@@ -276,6 +277,7 @@ MISTAKES = [  # old text, new text, item, points lost, words of the hint
     ("CosineSimilarity(dim=1)", "CosineSimilarity(dim=0)", LOSS, 0.5, "the similarity along the batch"),
     ("class CosineSimilarity(nn.Module):", "class CosineSimilarity:\n" + CALLED, COSINE, 0, ""),
     ("self.dim = dim", "self.dim = 0", COSINE, 0.5, "along axis 0, not 1"),
+    ("self.dim = dim", "self.dim = 0", LOSS, 0, ""),  # of a wrong similarity, which costs that alone
     ("self.dim = dim", "self.dim = 1", COSINE, 0.25, "along axis 1, not 0"),
     (" / torch.clamp(norms, min=self.eps)", "", COSINE, 0.5, "not divided by the norms"),
     ("torch.clamp(norms, min=self.eps)", "norms", COSINE, 0.25, "not finite for a zero vector"),
@@ -306,8 +308,6 @@ def test_mistake_costs_its_points_and_is_named(child, number):
     assert 1 - result["share"] == pytest.approx(lost)
 
 
-def test_extra_parameter_is_given_its_value_and_noted(child):
-    (number,) = [i for i, row in enumerate(MISTAKES) if "critic, device" in row[1]]
 @pytest.mark.parametrize("kind", grade_checks.PENALTY_SHAPES)
 def test_two_sided_penalty_is_far_from_the_right_one(kind):
     _, x, y, _, w = grade_checks.penalty(lambda args, **_: {"seen": [args[0]]}, kind)
@@ -317,6 +317,8 @@ def test_two_sided_penalty_is_far_from_the_right_one(kind):
         assert wrong - right > 10 * (1e-4 + 1e-3 * right)  # of what is let pass
 
 
+def test_extra_parameter_is_given_its_value_and_noted(child):
+    (number,) = [i for i, row in enumerate(MISTAKES) if "critic, device" in row[1]]
     child.notes.clear()
     assert grade.grade_definition(child, LP, str(child.folder / f"wrong_{number}.py"), None)["share"] == 1
     assert "lp_reg has an extra parameter: device" in child.notes
@@ -390,7 +392,7 @@ def test_every_layout_is_read_and_results_are_written(few_items, tmp_path, capsy
     assert [check["note"] for check in item["checks"][1:]] == ["the same mistake", "", "the same mistake"]
     assert [result["notes"] for result in results[:2]] == [[], ["asks for a GPU, runs on the CPU here"]]
     assert "asks for a GPU, runs on the CPU here" in results[2]["notes"]
-    assert results[2]["notes"][0].startswith("my homework.ipynb cell 4 line 1: SyntaxError")
+    assert results[2]["notes"][0].startswith("my homework.ipynb cell 4 line 1 cannot be read: SyntaxError")
 
 
 def test_gradescope_file_has_a_test_for_each_item_and_grading_twice_gives_the_same(few_items, tmp_path):
@@ -481,7 +483,7 @@ def test_accident_costs_its_item_alone_and_is_told(accidents, name):
 
 def test_files_that_could_not_be_read_are_told(accidents):
     line = Q3.splitlines().index("class SimSiam(nn.Module):") + 1
-    assert f"q3_solution.py line {line}: SyntaxError" in "".join(accidents["notes"])
+    assert f"q3_solution.py line {line} cannot be read: SyntaxError" in "".join(accidents["notes"])
     assert "q2_model.py line 5: ModuleNotFoundError: No module named 'no_package'" in accidents["notes"]
 
 
@@ -525,13 +527,12 @@ def test_what_a_submission_leaves_behind_is_ended_and_what_it_deletes_costs_itse
     monkeypatch.setitem(grade.LIMITS, "call", 0.25)  # its pipe is left open, so that it is waited for
     os.mkfifo(tmp_path / "fifo")
     text = ESCAPE.replace("FIFO", repr(str(tmp_path / "fifo")))
-    folder = write(tmp_path / "mallory", {"q1.py": text + MC_LOOP})
+    folder = write(tmp_path / "mallory", {"q1.py": text, "q3.py": SOURCE.replace("def log_mean_exp", "def other")})
     with os.fdopen(os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)) as fifo:
         result = grade.grade(folder, 100)
         assert select.select([fifo], [], [], 60)[0] and fifo.read() == ""  # nobody has it open
     notes = [grade.first_note(item) for item in result["items"]]
-    assert notes[0] == "no answer in 1 s" and "No such file" in notes[1]
-    assert result["points"] == 0 and notes[0] in result["needs_human"]
+    assert notes[0] == "no answer in 1 s" and notes[1:] == [""] * 4 and result["points"] == 4
 
 
 STARTER = """
@@ -603,7 +604,8 @@ def test_what_is_no_submission_is_a_row_with_a_note(few_items, starts, tmp_path,
     (tmp_path / "broken.zip").write_bytes(b"PK")
     (tmp_path / "report.pdf").write_bytes(b"%PDF")
     (tmp_path / "lost").symlink_to(tmp_path / "nowhere")
-    paths = [str(tmp_path / name) for name in ("empty", "broken.zip", "report.pdf", "lost")]
+    write(tmp_path / "other", {"a.html": "", "a.rar": "Rar!"})
+    paths = [str(tmp_path / name) for name in ("empty", "broken.zip", "report.pdf", "lost", "other")]
     grade.main([*paths, "--csv", str(tmp_path / "out.csv")])
     with (tmp_path / "out.csv").open(newline="") as file:
         _, *rows = csv.reader(file)
@@ -611,11 +613,53 @@ def test_what_is_no_submission_is_a_row_with_a_note(few_items, starts, tmp_path,
     assert [row[-2] for row in rows] == [
         "not found",
         "broken.zip cannot be read: neither a .zip nor a .tar file; not found",
-        "report.pdf is neither a folder nor a .py or .ipynb file nor an archive; not found",
-        f"cannot be read: [Errno 2] No such file or directory: '{paths[-1]}'; not found",
+        "report.pdf cannot be read: neither a folder nor a .py or .ipynb file nor an archive; not found",
+        f"cannot be read: [Errno 2] No such file or directory: '{paths[3]}'; not found",
+        "a.rar cannot be read: neither a .zip nor a .tar file; a.html cannot be read: no .py or .ipynb file; not found",
     ]
     printed = capsys.readouterr().out
-    assert printed.count("note: no .py or .ipynb file") == 4 and len(starts) == 0
+    assert printed.count("no .py or .ipynb file\n") == 5 and len(starts) == 0
+
+
+def test_what_the_grader_fails_at_is_a_row_for_a_human(few_items, tmp_path, monkeypatch):
+    monkeypatch.setattr(grade, "copy_sources", lambda *_: {}["reasons"])
+    assert grade.grade(tmp_path, 1)["needs_human"] == "not graded: KeyError('reasons')"
+
+
+@pytest.mark.parametrize(
+    ("text", "human"),
+    [
+        ("def log_mean_exp(y):\n    return y.logsumexp(1) - math.log(y.shape[1])\n", ""),  # the others were left out
+        ("def log_mean_exp(y):\n    return lost(y)\n", "a.py line 6: NameError: name 'lost' is not defined"),
+        (
+            "def log_mean_exp(y):\n    return y\ndef lp_reg(x, y:\n",
+            "a.py line 7 cannot be read: SyntaxError: '(' was never closed",
+        ),
+    ],
+)
+def test_person_is_asked_for_what_was_lost_not_for_what_was_left_out(few_items, tmp_path, text, human):
+    result = grade.grade(write(tmp_path, {"a.py": HEAD + text}), 60)
+    assert result["needs_human"].split("; ")[0] == human
+
+
+def test_answer_that_was_not_asked_for_ends_the_child(child, monkeypatch):
+    monkeypatch.setattr(grade, "send", lambda stream, message: send(stream, message | {"request": 0}))
+    with pytest.raises(grade.Accident, match="an answer that was not asked for"):
+        child.ask("find", name=LME, preferred=[])
+    assert child.process is None
+
+
+def test_texts_of_a_submission_are_short(few_items, tmp_path):
+    evil = (
+        "class Evil(Exception):\n    def __str__(self):\n        raise self\n\ndef log_mean_exp(y):\n    raise Evil\n"
+    )
+    critic = "class Critic(nn.Module):\n    def __init__(self, h_dim=64):\n        exit('a\\n' * 3000)\n"
+    cosine = COSINE_CLASS.replace("Cosine", "CosineSimilarity").replace("return self.", "raise ValueError(x) or self.")
+    text = HEAD + evil + critic + cosine + "Wir sehen: es ist wahr.\n\n" * 20
+    result = grade.grade(write(tmp_path, {"a.py": text}), 60)
+    notes = [grade.first_note(item) for item in result["items"]]
+    assert notes[0] == "a.py line 10: Evil" and notes[3].startswith("ended the process, exit status 1")
+    assert max(map(len, result["notes"] + notes)) <= 200 and len(result["notes"]) == 5
 
 
 def fake_grade(monkeypatch, stop_at=None):
@@ -659,7 +703,7 @@ def test_after_ctrl_c_the_same_command_goes_on(tmp_path, monkeypatch, capsys):
     grade.main(command)
     assert (graded, again) == (["a", "bb"], ["ccc"])
     assert graded_in(Path("out.csv")) == [["a", "1"], ["bb", "2"], ["ccc", "3"]]
-    assert [result["points"] for result in json.loads(Path("out.json").read_text())["submissions"]] == [1, 2, 3]
+    assert [result["points"] for result in json.loads(Path("out.json").read_text())["submissions"]] == [3]
     assert sorted(path.name for path in Path("texts").iterdir()) == ["a.txt", "bb.txt", "ccc.txt"]
     lines = Path("texts/bb.txt").read_text("utf-8").splitlines()
     assert lines[0] == "2 of 9 points" and lines[2] == "1.1 log_mean_exp: 2 of 9"
@@ -668,15 +712,16 @@ def test_after_ctrl_c_the_same_command_goes_on(tmp_path, monkeypatch, capsys):
 
 def test_what_is_missing_or_cannot_be_written_ends_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for name in ("a", "bb", "texts/d.txt", "d"):
+    for name in ("a", "bb", "texts/d.txt", "d", "\udce9"):
         (tmp_path / name).mkdir(parents=True)
-    command = "a bb d --csv out.csv --feedback texts".split()
+    command = "a bb d \udce9 --csv out.csv --feedback texts".split()
     graded = fake_grade(monkeypatch)
     grade.main(command)
-    assert "d.txt" in capsys.readouterr().err and graded_in(Path("out.csv")) == [["a", "1"], ["bb", "2"], ["d", "1"]]
+    assert "d.txt" in capsys.readouterr().err
+    assert graded_in(Path("out.csv")) == [["a", "1"], ["bb", "2"], ["d", "1"], ["\\udce9", "1"]]
     Path("texts/bb.txt").unlink()
     grade.main(command)
-    assert graded == ["a", "bb", "d", "bb"] and Path("texts/bb.txt").exists()
+    assert graded == ["a", "bb", "d", "\udce9", "bb"] and Path("texts/bb.txt").exists()
 
 
 def test_output_in_another_encoding_ends_nothing(tmp_path, monkeypatch):
@@ -865,6 +910,13 @@ NEEDED = {  # what a function needs: item and text
         DATACLASS + "class Settings:\n    k: InitVar[float] = 2\n    def __post_init__(self, k):\n"
         "        self.l = math.log(k * math.pi)\nsettings = Settings()\n" + normal("settings.l"),
     ),
+    "annotations that stay text": (
+        NORMAL,
+        "from __future__ import annotations\nfrom lost import checked\n"
+        + DATACLASS.replace("@", "@checked\n@")
+        + f"class Settings:\n    l: float\n    m: Lost | None = None\ns = Settings({TAU})\n"
+        + normal("s.l"),
+    ),
     "overloads by annotation": (LME, DISPATCH),
     "a function without a signature": (LME, APPLY),
     "annotations and decorators of lost packages": (
@@ -874,11 +926,17 @@ NEEDED = {  # what a function needs: item and text
     ),
     "torch.compile": (LME, "@torch.compile(dynamic=True)\n" + mean_exp()),
     "a script's global": (NORMAL, f"{normal()}if __name__ == '__main__':\n    L = {TAU}\n    exit()\n"),
+    "a global that main sets": (
+        NORMAL,
+        f"def main():\n    global L\n    L = {TAU}\n{normal()}if __name__ == '__main__':\n    main()\n",
+    ),
     "a module's global": (NORMAL, f"{normal()}if not __name__ == '__main__':\n    L = {TAU}\n"),
     "training around it": (
         NORMAL,
         f"losses = []\nwhile True:\n    losses.append(L)\n{L}{normal()}if __name__ == '__main__':\n    L = 0\n",
     ),
+    "training over a constant's name": (NORMAL, f"{L}{normal()}for L in [1, 2]:\n    while True:\n        pass\n"),
+    "a copy of the process": (LME, mean_exp(extra="0 * __import__('os').fork()")),
     "training in print": (
         LME,
         f"def f():\n{UNTIL}print(f())\n" + mean_exp().replace("    return", "    print(1)\n    return"),
@@ -914,6 +972,11 @@ NEEDED = {  # what a function needs: item and text
             f"zero + torch.cuda.memory_reserved() + torch.cuda.FloatTensor([{TAU}]).type('torch.cuda.FloatTensor')"
         ),
     ),
+    "CUDA's events": (
+        NORMAL,
+        "event = torch.cuda.Event(enable_timing=True)\nevent.record()\nwith torch.cuda.stream(torch.cuda.Stream()):\n"
+        f"    L = {TAU} + event.elapsed_time(event)\n{normal()}",
+    ),
     "a loop over the examples": (MC, MC_LOOP),
     "a penalty by torch.func": (LP, VMAP),
 }
@@ -942,6 +1005,19 @@ PACKAGES |= {  # item and files
         NORMAL,
         book("%%writefile new.py\nimport numpy as np\n" + L, HEAD + "%run ./new.py", "import new\n" + normal("new.L")),
     ),
+    "%run of a quoted name and %%writefile elsewhere": (
+        NORMAL,
+        {"my helpers.ipynb": notebook("%%writefile new.py\nM = 1\n", f"%%writefile -a new.py\n{HEAD}{L}", "K = 0\n")}
+        | {"q1.ipynb": notebook(HEAD, '%run "my helpers.ipynb"', "from new import L\n" + normal("L + K"))},
+    ),
+    "a notebook of version 3": (
+        LME,
+        {
+            "a.ipynb": json.dumps({"worksheets": [json.loads(notebook(HEAD + mean_exp()))]}).replace(
+                '"source"', '"input"'
+            )
+        },
+    ),
     "the starter in %%writefile": (
         LME,
         book("%%writefile q1_solution.py\n" + STUB + "pass", "%%writefile") | {"q1_solution.py": HEAD + mean_exp()},
@@ -967,6 +1043,13 @@ PACKAGES |= {  # item and files
     "a package": (
         NORMAL,
         {"assignment/inner.py": HEAD + L, "assignment/q1.py": HEAD + "from assignment.inner import L\n" + normal()},
+    ),
+    "a package below a folder without files": (
+        NORMAL,
+        {
+            "src/hw3/__init__.py": f"{HEAD}__all__ = ['_L']\n_{L}",
+            "q1.py": f"{HEAD}from hw3 import *\n{normal('_L')}",
+        },
     ),
     "a package without its folder": (
         NORMAL,
