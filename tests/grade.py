@@ -80,21 +80,10 @@ class Child:
         self.folder, self.seconds, self.submission, self.notes = folder, seconds, submission, []
         self.process, self.requests, self.deadline = None, 0, time.monotonic() + seconds
 
-    def copy_files(self) -> list[str]:
-        """Fill the folder; return what could not be read."""
-        notes = []
-        if self.submission:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir(parents=True)
-            copy_sources(self.submission, self.folder, notes)
-        return notes
-
-    def has_files(self) -> bool:
-        return any(path.suffix in SOURCES and path.is_file() for path in self.folder.rglob("*"))
-
     def start(self) -> None:
-        if self.requests:  # the process before may have changed or deleted its files
-            self.copy_files()
+        if self.submission and self.requests:  # the process before may have changed or deleted its files
+            shutil.rmtree(self.folder, ignore_errors=True)
+            copy_sources(self.submission, self.folder, [])
         command = [sys.executable, str(Path(__file__).with_name("grade_child.py")), str(self.folder)]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONHASHSEED": "0"}
         environment["PYTORCH_JIT"] = "0"  # torch.jit.script looks for the source in a file
@@ -342,8 +331,8 @@ def grade(submission: Path, seconds: float) -> dict:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         child = Child(Path(scratch).resolve() / "submission", seconds, submission)
         try:
-            child.notes += child.copy_files()
-            if child.has_files():
+            copy_sources(submission, child.folder, child.notes)
+            if any(path.suffix in SOURCES and path.is_file() for path in child.folder.rglob("*")):
                 items = [grade_item(child, problem, name) for problem, name in every]
             else:
                 files = sorted(file for *_, files in os.walk(submission) for file in files if not is_read(Path(file)))

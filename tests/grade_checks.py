@@ -154,9 +154,9 @@ def normal_inputs(b: int, f: int, count: int = 3) -> list[Tensor]:
 
 
 def kl_inputs(b: int, f: int) -> list[Tensor]:
-    """mu_q, logvar_q, mu_p, logvar_p: with q wide, and wider than p, an estimate that forgets a variance is far off."""
+    """With both wide, and q wider than p, an estimate that forgets a variance is far off."""
     mu_q, logvar_q, mu_p, logvar_p = normal_inputs(b, f, 4)
-    return [mu_q, 0.9 + 0.3 * logvar_q, 2 * mu_p, 0.3 + 0.5 * logvar_p]
+    return [mu_q, 1.1 + 0.3 * logvar_q, mu_p, 0.6 + 0.4 * logvar_p]
 
 
 def bernoulli(mu: Tensor, target: Tensor) -> dict[str, Tensor]:
@@ -191,6 +191,7 @@ def normal(mu: Tensor, logvar: Tensor, z: Tensor) -> dict[str, Tensor]:
 def kl(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor) -> dict[str, Tensor]:
     right = oracles.kl(mu_q, logvar_q, mu_p, logvar_p)
     swapped = oracles.kl(mu_p, logvar_p, mu_q, logvar_q)
+    squares = (logvar_q.exp() + (mu_q - mu_p) ** 2) / logvar_p.exp()
     halved = oracles.kl(mu_q, logvar_q / 2, mu_p, logvar_p / 2)
 
     def drawn(mean: float, square: Tensor | float) -> Tensor:
@@ -209,6 +210,9 @@ def kl(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor) -> dict[s
         "the sign of the log determinants": right - (logvar_p - logvar_q),
         "the means are left out": right - (mu_q - mu_p) ** 2 / logvar_p.exp() / 2,
         "p is taken for N(0, I)": oracles.kl(mu_q, logvar_q, 0 * mu_p, 0 * logvar_p),
+        "logvar_p, the log determinant of p, is missing": right - logvar_p / 2,
+        "the squares of log p are not divided by the variance": right + squares * (logvar_p.exp() - 1) / 2,
+        "the squares of log p are divided by the standard deviation": right + squares * (oracles.std(logvar_p) - 1) / 2,
         "logvar_q, the log determinant of q, is missing": right + logvar_q / 2,
         "the squares of log q are not divided by the variance": right - (logvar_q.exp() - 1) / 2,
         "the squares of log q are divided by the standard deviation": right - (oracles.std(logvar_q) - 1) / 2,

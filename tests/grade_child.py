@@ -206,11 +206,9 @@ def cells(text: str, place: str) -> Iterator[tuple[str, str]]:
     if not (text.lstrip().startswith("{") and '"cells"' in text):
         yield place, text
         return
-    book = json.loads(text)
-    every = [cell for sheet in book.get("worksheets", [book]) for cell in sheet["cells"]]  # sheets until 2015
-    for number, cell in enumerate(every, 1):
+    for number, cell in enumerate(json.loads(text)["cells"], 1):
         if cell["cell_type"] == "code":
-            yield f"{place} cell {number}", "".join(cell.get("source", cell.get("input", "")))
+            yield f"{place} cell {number}", "".join(cell["source"])
 
 
 def replace_line(lines: list[str], at: int) -> bool:
@@ -452,9 +450,10 @@ class Submission:
             self.fill_binders(path, self.binders[path])
         return self.binders[path]
 
-    def fill_binders(self, path: Path, binders: dict[str, list[Statement]]) -> None:
-        statements, functions, libraries, values = self.read(path), {}, set(), set()
-        for statement in statements:
+    def find_functions(self, path: Path) -> dict[str, Statement]:
+        """The functions that a file defines or imports from another file of the submission, by their names in it."""
+        functions = {}
+        for statement in self.read(path):
             target = self.imported(path, statement)
             if statement.is_function:
                 functions[statement.node.name] = statement
@@ -463,14 +462,19 @@ class Submission:
                 for other in self.find_binders(target).get(statement.node.names[0].name, []):
                     if other.is_function:
                         functions[name] = other
-            elif statement.is_import:
-                libraries |= statement.binds
-            elif not isinstance(statement.node, ast.ClassDef):
-                values |= statement.binds
-        bound, aliases = set(), {}
+        return functions
+
+    def fill_binders(self, path: Path, binders: dict[str, list[Statement]]) -> None:
+        """Add each statement of a file to those of the names that it touches."""
+        statements, functions, aliases = self.read(path), self.find_functions(path), {}
+        libraries, values, bound = set(), set(), set()
         for statement in statements:
             if not statement.is_script:
                 bound |= {statement.node.name} if statement.is_function else statement.binds
+            if statement.is_import:
+                libraries |= set() if self.imported(path, statement) else statement.binds
+            elif not isinstance(statement.node, ast.FunctionDef | ast.ClassDef):
+                values |= statement.binds
         for statement in statements:
             # torch.manual_seed(0) makes no other torch, and trainer.train() may take long
             names = statement.stores | statement.receivers - libraries
@@ -507,7 +511,7 @@ class Submission:
     def load(self, file: str, number: int | None, name: str, given: Iterable[str] = ()) -> dict:
         """Take a definition from a file, in modules of its own, by its binders up to this number.
 
-        Of the `given` names, those of torch.nn stand in place of the submission's.
+        Classes of torch.nn with the `given` names stand in place of the submission's.
         """
         path = Path(file)
         self.modules, self.reasons, self.name = {}, [], name

@@ -239,7 +239,7 @@ MISTAKES = [  # old text, new text, item, points lost, words of the hint
     (Z, Z.replace("0.5 * ", ""), MC, 0.5, "the noise of z is scaled by the variance"),
     (Z, Z.replace("_q", "_p"), MC, 0.5, "z is drawn from p"),
     (Z, Z.replace("torch.randn_like(mu_q)", "torch.zeros_like(mu_q)"), MC, 0.5, "z has no noise: a closed form"),
-    (Z, f"with torch.no_grad(): {Z}", MC, 0.25, "z is not reparameterised, or detached: gradient of mu_q: expected -1"),
+    (Z, f"with torch.no_grad(): {Z}", MC, 0.25, "z is not reparameterised, or detached: gradient of mu_q: expected"),
     (VF_LINE, "critic(q).mean() - critic(p).mean()", VF, 0.5, "p and q are swapped"),
     (VF_LINE, "critic(p).sum() - critic(q).sum()", VF, 0.5, "the sum in place of the mean"),
     (VF_LINE, "(critic(p) - critic(q)).mean()", VF, 0, ""),  # of one size, by the starter
@@ -308,20 +308,11 @@ def test_mistake_costs_its_points_and_is_named(child, number):
     assert 1 - result["share"] == pytest.approx(lost)
 
 
-@pytest.mark.parametrize("kind", grade_checks.PENALTY_SHAPES)
-def test_two_sided_penalty_is_far_from_the_right_one(kind):
-    _, x, y, _, w = grade_checks.penalty(lambda args, **_: {"seen": [args[0]]}, kind)
-    for a in (0, 0.5, 1):
-        results = grade_checks.penalties(w + a * x + (1 - a) * y)
-        right, wrong = results[grade_checks.RIGHT], results["two-sided, norms below 1 count"]
+def test_two_sided_penalty_is_far_from_the_right_one():
+    for kind in grade_checks.PENALTY_SHAPES:
+        *_, x, w = grade_checks.penalty(lambda args, **_: {"seen": [(args[0] + args[1]) / 2]}, kind)
+        right, wrong, *_ = grade_checks.penalties(w + x).values()
         assert wrong - right > 10 * (1e-4 + 1e-3 * right)  # of what is let pass
-
-
-def test_extra_parameter_is_given_its_value_and_noted(child):
-    (number,) = [i for i, row in enumerate(MISTAKES) if "critic, device" in row[1]]
-    child.notes.clear()
-    assert grade.grade_definition(child, LP, str(child.folder / f"wrong_{number}.py"), None)["share"] == 1
-    assert "lp_reg has an extra parameter: device" in child.notes
 
 
 @pytest.fixture
@@ -361,10 +352,8 @@ def test_every_layout_is_read_and_results_are_written(few_items, tmp_path, capsy
         for name, text in wrong.items():
             archive.writestr(f"homework/src/{name}", text)
         archive.writestr("__MACOSX/homework/._q1_solution.py", "\0 attributes, not Python")
-    magic, on_gpu = (
-        "%matplotlib inline\n!pip install something\nimport os",
-        Q2.replace("(alpha * x", "(alpha * x.cuda()"),
-    )
+    magic = "%matplotlib inline\n!pip install something\nimport os"
+    on_gpu = Q2.replace("(alpha * x", "(alpha * x.cuda()").replace("y, critic):", "y, critic, device):")
     text = notebook(magic, Q1, "half a cell (", Q2_MODEL, on_gpu, Q3, "%%time\nmain()")
     Path("my homework.ipynb").write_text(text, encoding="utf-8")
     grade.main(["starter", "packed.zip", "my homework.ipynb", *"--jobs 2 --csv out.csv --json out.json".split()])
@@ -391,7 +380,7 @@ def test_every_layout_is_read_and_results_are_written(few_items, tmp_path, capsy
     assert item["checks"][0]["note"].startswith("the square is missing")
     assert [check["note"] for check in item["checks"][1:]] == ["the same mistake", "", "the same mistake"]
     assert [result["notes"] for result in results[:2]] == [[], ["asks for a GPU, runs on the CPU here"]]
-    assert "asks for a GPU, runs on the CPU here" in results[2]["notes"]
+    assert {"asks for a GPU, runs on the CPU here", "lp_reg has an extra parameter: device"} <= {*results[2]["notes"]}
     assert results[2]["notes"][0].startswith("my homework.ipynb cell 4 line 1 cannot be read: SyntaxError")
 
 
@@ -481,12 +470,6 @@ def test_accident_costs_its_item_alone_and_is_told(accidents, name):
     assert (item["points"], grade.first_note(item)) == CONSEQUENCES[name]
 
 
-def test_files_that_could_not_be_read_are_told(accidents):
-    line = Q3.splitlines().index("class SimSiam(nn.Module):") + 1
-    assert f"q3_solution.py line {line} cannot be read: SyntaxError" in "".join(accidents["notes"])
-    assert "q2_model.py line 5: ModuleNotFoundError: No module named 'no_package'" in accidents["notes"]
-
-
 def test_statement_that_hangs_is_waited_for_once_and_costs_what_needs_it(few_items, starts, tmp_path, monkeypatch):
     monkeypatch.setitem(grade.LIMITS, "load", 1)
     hanging = f"{LOOP}\nLIMIT = open({str(tmp_path / 'log')!r}, 'a').write('x') and loop()\n"
@@ -524,7 +507,7 @@ def log_mean_exp(y):
 
 
 def test_what_a_submission_leaves_behind_is_ended_and_what_it_deletes_costs_itself(few_items, tmp_path, monkeypatch):
-    monkeypatch.setitem(grade.LIMITS, "call", 0.25)  # its pipe is left open, so that it is waited for
+    monkeypatch.setitem(grade.LIMITS, "call", 1)  # its pipe is left open, so that it is waited for
     os.mkfifo(tmp_path / "fifo")
     text = ESCAPE.replace("FIFO", repr(str(tmp_path / "fifo")))
     folder = write(tmp_path / "mallory", {"q1.py": text, "q3.py": SOURCE.replace("def log_mean_exp", "def other")})
@@ -532,15 +515,13 @@ def test_what_a_submission_leaves_behind_is_ended_and_what_it_deletes_costs_itse
         result = grade.grade(folder, 100)
         assert select.select([fifo], [], [], 60)[0] and fifo.read() == ""  # nobody has it open
     notes = [grade.first_note(item) for item in result["items"]]
-    assert notes[0] == "no answer in 1 s" and notes[1:] == [""] * 4 and result["points"] == 4
+    assert notes[0] == "no answer in 4 s" and notes[1:] == [""] * 4 and result["points"] == 4
 
 
 STARTER = """
 from torch import nn
 
 def log_likelihood_bernoulli(mu, target):
-    batch_size = mu.size(0)
-    # TODO: compute log_likelihood_bernoulli
     return
 
 def log_mean_exp(y):
@@ -560,7 +541,7 @@ class SimSiam(nn.Module):
 
 def test_untouched_starter_gets_nothing(tmp_path):
     result = grade.grade(write(tmp_path, {"q1_solution.py": STARTER, "q2_model.py": Q2_MODEL}), 300)
-    assert (result["points"], result["possible"]) == (0, 10)
+    assert (result["points"], result["possible"], result["needs_human"]) == (0, 10, "")  # much was left out
     passed = [item["name"] for item in result["items"] if all(check["passed"] for check in item["checks"])]
     assert passed == [GENERATOR, CRITIC]
 
@@ -626,22 +607,6 @@ def test_what_the_grader_fails_at_is_a_row_for_a_human(few_items, tmp_path, monk
     assert grade.grade(tmp_path, 1)["needs_human"] == "not graded: KeyError('reasons')"
 
 
-@pytest.mark.parametrize(
-    ("text", "human"),
-    [
-        ("def log_mean_exp(y):\n    return y.logsumexp(1) - math.log(y.shape[1])\n", ""),  # the others were left out
-        ("def log_mean_exp(y):\n    return lost(y)\n", "a.py line 6: NameError: name 'lost' is not defined"),
-        (
-            "def log_mean_exp(y):\n    return y\ndef lp_reg(x, y:\n",
-            "a.py line 7 cannot be read: SyntaxError: '(' was never closed",
-        ),
-    ],
-)
-def test_person_is_asked_for_what_was_lost_not_for_what_was_left_out(few_items, tmp_path, text, human):
-    result = grade.grade(write(tmp_path, {"a.py": HEAD + text}), 60)
-    assert result["needs_human"].split("; ")[0] == human
-
-
 def test_answer_that_was_not_asked_for_ends_the_child(child, monkeypatch):
     monkeypatch.setattr(grade, "send", lambda stream, message: send(stream, message | {"request": 0}))
     with pytest.raises(grade.Accident, match="an answer that was not asked for"):
@@ -649,17 +614,17 @@ def test_answer_that_was_not_asked_for_ends_the_child(child, monkeypatch):
     assert child.process is None
 
 
-def test_texts_of_a_submission_are_short(few_items, tmp_path):
-    evil = (
-        "class Evil(Exception):\n    def __str__(self):\n        raise self\n\ndef log_mean_exp(y):\n    raise Evil\n"
-    )
-    critic = "class Critic(nn.Module):\n    def __init__(self, h_dim=64):\n        exit('a\\n' * 3000)\n"
-    cosine = COSINE_CLASS.replace("Cosine", "CosineSimilarity").replace("return self.", "raise ValueError(x) or self.")
-    text = HEAD + evil + critic + cosine + "Wir sehen: es ist wahr.\n\n" * 20
+def test_person_is_told_in_short_what_is_missing(few_items, tmp_path, monkeypatch):
+    monkeypatch.setattr(grade, "MOST_DEFINITIONS", 1)
+    evil = "log_mean_exp = 0\nclass Evil(Exception):\n    def __str__(self):\n        raise self\n"
+    evil += f"def log_mean_exp(y):\n    raise Evil\ndef {MC}(*_):\n    return lost\n"
+    text = evil + "lp_reg = lambda *_: exit('a\\n' * 99)\n" + "Wir sehen: es ist wahr.\n\n" * 20
     result = grade.grade(write(tmp_path, {"a.py": text}), 60)
     notes = [grade.first_note(item) for item in result["items"]]
-    assert notes[0] == "a.py line 10: Evil" and notes[3].startswith("ended the process, exit status 1")
-    assert max(map(len, result["notes"] + notes)) <= 200 and len(result["notes"]) == 5
+    assert notes[:2] == ["a.py line 6: Evil", "a.py line 8: NameError: name 'lost' is not defined"]
+    assert notes[2] == "ended the process, exit status 1: sys.exit or os._exit?"
+    assert len(result["notes"]) == 6 and "log_mean_exp has 2 definitions: only 1 were graded" in result["notes"]
+    assert re.match(f"a.py line 10 cannot be read: SyntaxError.*; {notes[1]}", result["needs_human"])
 
 
 def fake_grade(monkeypatch, stop_at=None):
@@ -914,8 +879,7 @@ NEEDED = {  # what a function needs: item and text
         NORMAL,
         "from __future__ import annotations\nfrom lost import checked\n"
         + DATACLASS.replace("@", "@checked\n@")
-        + f"class Settings:\n    l: float\n    m: Lost | None = None\ns = Settings({TAU})\n"
-        + normal("s.l"),
+        + f"class Settings:\n    l: float\n    m: Lost | None = None\ns = Settings({TAU})\n{normal('s.l')}",
     ),
     "overloads by annotation": (LME, DISPATCH),
     "a function without a signature": (LME, APPLY),
@@ -928,7 +892,7 @@ NEEDED = {  # what a function needs: item and text
     "a script's global": (NORMAL, f"{normal()}if __name__ == '__main__':\n    L = {TAU}\n    exit()\n"),
     "a global that main sets": (
         NORMAL,
-        f"def main():\n    global L\n    L = {TAU}\n{normal()}if __name__ == '__main__':\n    main()\n",
+        f"def f():\n    global L\n    L = {TAU}\n{normal()}if __name__ == '__main__':\n    f()\n",
     ),
     "a module's global": (NORMAL, f"{normal()}if not __name__ == '__main__':\n    L = {TAU}\n"),
     "training around it": (
@@ -965,17 +929,13 @@ NEEDED = {  # what a function needs: item and text
         "import os\nos.environ['CUDA_VISIBLE_DEVICES'] = '0'\nDEVICE = torch.device(f'cuda:{0 * len(os.environ)}')\n"
         + CUDA,
     ),
-    "CUDA's generator, functions and types": (
+    "CUDA's generator, events, functions and types": (
         NORMAL,
         "zero = 0 * torch.rand(1, device='cuda', generator=torch.Generator(device='cuda'))\n"
+        "event = torch.cuda.Event()\nevent.record(torch.cuda.Stream())\nzero += event.elapsed_time(event)\n"
         + normal(
             f"zero + torch.cuda.memory_reserved() + torch.cuda.FloatTensor([{TAU}]).type('torch.cuda.FloatTensor')"
         ),
-    ),
-    "CUDA's events": (
-        NORMAL,
-        "event = torch.cuda.Event(enable_timing=True)\nevent.record()\nwith torch.cuda.stream(torch.cuda.Stream()):\n"
-        f"    L = {TAU} + event.elapsed_time(event)\n{normal()}",
     ),
     "a loop over the examples": (MC, MC_LOOP),
     "a penalty by torch.func": (LP, VMAP),
@@ -985,7 +945,7 @@ PACKAGES |= {  # item and files
     "settings in a file": (
         NORMAL,
         {
-            "q1.py": HEAD + "import json\nl = json.load(open('c.json'))['l']\n" + normal("l"),
+            "q1.py": HEAD + "from json import load\nl = load(open('c.json'))['l']\n" + normal("l"),
             "c.json": '{"l": 1.837877}',
         },
     ),
@@ -1007,16 +967,8 @@ PACKAGES |= {  # item and files
     ),
     "%run of a quoted name and %%writefile elsewhere": (
         NORMAL,
-        {"my helpers.ipynb": notebook("%%writefile new.py\nM = 1\n", f"%%writefile -a new.py\n{HEAD}{L}", "K = 0\n")}
-        | {"q1.ipynb": notebook(HEAD, '%run "my helpers.ipynb"', "from new import L\n" + normal("L + K"))},
-    ),
-    "a notebook of version 3": (
-        LME,
-        {
-            "a.ipynb": json.dumps({"worksheets": [json.loads(notebook(HEAD + mean_exp()))]}).replace(
-                '"source"', '"input"'
-            )
-        },
+        {"my b.ipynb": notebook(f"%%writefile -a new.py\n{HEAD}{L}", "K = 0\n")}
+        | book(HEAD, '%run "my b.ipynb"', "from new import L\n" + normal("L + K")),
     ),
     "the starter in %%writefile": (
         LME,
@@ -1046,10 +998,7 @@ PACKAGES |= {  # item and files
     ),
     "a package below a folder without files": (
         NORMAL,
-        {
-            "src/hw3/__init__.py": f"{HEAD}__all__ = ['_L']\n_{L}",
-            "q1.py": f"{HEAD}from hw3 import *\n{normal('_L')}",
-        },
+        {"src/hw3/__init__.py": HEAD + L, "q1.py": f"{HEAD}from hw3 import L\n{normal()}"},
     ),
     "a package without its folder": (
         NORMAL,
@@ -1072,15 +1021,15 @@ PACKAGES |= {  # item and files
     "* of a file in try": (
         NORMAL,
         {
-            "q1.py": HEAD + "try:\n    from starred import *\nexcept ImportError:\n    from a import *\n" + normal(),
-            "starred.py": HEAD + L,
+            "q1.py": HEAD + "try:\n    from b import *\nexcept ImportError:\n    from a import *\n" + normal("_L"),
+            "b.py": f"{HEAD}__all__ = ['_L']\n_{L}",
         },
     ),
     "changes by another file's function": (
         NORMAL,
         {
-            "q1.py": f"{HEAD}from changing import set_up\ncfg = {{}}\nset_up(cfg)\n{normal('cfg[0]')}",
-            "changing.py": f"{HEAD}def set_up(cfg):\n    cfg[0] = {TAU}\n",
+            "q1.py": f"{HEAD}from c import f\nd = {{}}\nf(d)\n{normal('d[0]')}",
+            "c.py": f"{HEAD}def f(d):\n    d[0] = {TAU}\n",
         },
     ),
     "a notebook imported": (
