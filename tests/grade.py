@@ -25,6 +25,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO
 
@@ -184,23 +185,19 @@ def one_line(text: str) -> str:
 
 def grade_item(child: Child, problem: int, name: str) -> dict:
     """Points and checks of one item, by the best of its definitions."""
-    best = None
+    results = []
     try:
         found = child.ask("find", name=name.split(".")[0], preferred=FILES[problem])["found"]
         for where in found[:MOST_DEFINITIONS]:
-            best = better(best, grade_definition(child, name, *where))
-            if best["share"] == 1:
+            results.append(grade_definition(child, name, *where))
+            if results[-1]["share"] == 1:
                 break
         else:
             if len(found) > MOST_DEFINITIONS:
                 child.notes.append(f"{name} has {len(found)} definitions: only {MOST_DEFINITIONS} were graded")
     except Exception as error:  # in whatever state the submission leaves its process and folder
-        best = better(best, lost(name, str(error)))
-    return graded(problem, name, best or lost(name, NOT_FOUND))
-
-
-def better(first: dict | None, second: dict) -> dict:
-    return first if first and first["share"] >= second["share"] else second
+        results.append(lost(name, str(error)))
+    return graded(problem, name, max(results or [lost(name, NOT_FOUND)], key=itemgetter("share")))
 
 
 def graded(problem: int, name: str, best: dict) -> dict:
@@ -213,7 +210,8 @@ def grade_definition(child: Child, name: str, file: str, number: int | None) -> 
     """The outcome of an item's checks for one definition; the loss may be right where CosineSimilarity is not."""
     best = grade_once(child, name, file, number, [])
     if name == "SimSiam.loss" and best["share"] < 1:
-        best = better(best, grade_once(child, name, file, number, ["CosineSimilarity"]))
+        again = grade_once(child, name, file, number, ["CosineSimilarity"])
+        best = max(best, again, key=itemgetter("share"))
     return best
 
 
