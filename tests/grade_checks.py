@@ -57,7 +57,8 @@ def numbers(got: Tensor, expected: Tensor) -> str:
 def tensor(value: Tensor | str | None, shape: tuple[int, ...] | None = None) -> Tensor:
     """The value in float64; Wrong unless it is a tensor, of this shape; (B, 1) for (B,) leaves half of the points."""
     if not isinstance(value, Tensor):
-        raise Wrong("returns nothing" if value is None else f"returns no tensor but a {value}")
+        kind = "list or tuple" if isinstance(value, list) else value
+        raise Wrong("returns nothing" if value is None else f"returns no tensor but a {kind}")
     if value.is_complex():
         raise Wrong("returns complex numbers")
     if shape is not None and value.shape != shape:
@@ -152,6 +153,12 @@ def normal_inputs(b: int, f: int, count: int = 3) -> list[Tensor]:
     return [draw(b, f, seed=seed) for seed in range(count)]
 
 
+def kl_inputs(b: int, f: int) -> list[Tensor]:
+    """With both wide, and q wider than p, an estimate that forgets a variance is far off."""
+    mu_q, logvar_q, mu_p, logvar_p = normal_inputs(b, f, 4)
+    return [mu_q, 1.1 + 0.3 * logvar_q, mu_p, 0.6 + 0.4 * logvar_p]
+
+
 def bernoulli(mu: Tensor, target: Tensor) -> dict[str, Tensor]:
     return {
         RIGHT: oracles.log_bernoulli(mu, target),
@@ -174,6 +181,9 @@ def normal(mu: Tensor, logvar: Tensor, z: Tensor) -> dict[str, Tensor]:
         "logvar is not halved": right - logvar / 2,
         "the squares are not halved": right - squares / 2,
         "the squares are not divided by the variance": right + squares / 2 - (z - mu) ** 2 / 2,
+        "the squares are divided by the standard deviation": right + squares / 2 - squares * oracles.std(logvar) / 2,
+        "the squares are divided by the squared variance": right + squares / 2 - squares / logvar.exp() / 2,
+        "the squares are multiplied by the variance": right + squares / 2 - (z - mu) ** 2 * logvar.exp() / 2,
         "sign of the squares": right + squares,
     }
 
@@ -181,6 +191,8 @@ def normal(mu: Tensor, logvar: Tensor, z: Tensor) -> dict[str, Tensor]:
 def kl(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor) -> dict[str, Tensor]:
     right = oracles.kl(mu_q, logvar_q, mu_p, logvar_p)
     swapped = oracles.kl(mu_p, logvar_p, mu_q, logvar_q)
+    squares = (logvar_q.exp() + (mu_q - mu_p) ** 2) / logvar_p.exp()
+    halved = oracles.kl(mu_q, logvar_q / 2, mu_p, logvar_p / 2)
 
     def drawn(mean: float, square: Tensor | float) -> Tensor:
         """E[log q - log p] at z = mu_q + sigma_q u, for noise u with this mean and mean square in place of 0 and 1."""
@@ -191,13 +203,20 @@ def kl(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor) -> dict[s
         RIGHT: right,
         "q and p are swapped": swapped,
         "the variance is taken for the standard deviation": oracles.kl(mu_q, 2 * logvar_q, mu_p, 2 * logvar_p),
-        "the standard deviation is taken for the variance": oracles.kl(mu_q, logvar_q / 2, mu_p, logvar_p / 2),
+        "the standard deviation is taken for the variance": halved,
         "the factor 1/2 is missing": 2 * right,
         "-1 for each dimension is missing": right + 0.5,
         "the log determinants are missing": right - (logvar_p - logvar_q) / 2,
         "the sign of the log determinants": right - (logvar_p - logvar_q),
         "the means are left out": right - (mu_q - mu_p) ** 2 / logvar_p.exp() / 2,
         "p is taken for N(0, I)": oracles.kl(mu_q, logvar_q, 0 * mu_p, 0 * logvar_p),
+        "logvar_p, the log determinant of p, is missing": right - logvar_p / 2,
+        "the squares of log p are not divided by the variance": right + squares * (logvar_p.exp() - 1) / 2,
+        "the squares of log p are divided by the standard deviation": right + squares * (oracles.std(logvar_p) - 1) / 2,
+        "logvar_q, the log determinant of q, is missing": right + logvar_q / 2,
+        "the squares of log q are not divided by the variance": right - (logvar_q.exp() - 1) / 2,
+        "the squares of log q are divided by the standard deviation": right - (oracles.std(logvar_q) - 1) / 2,
+        "the standard deviation is taken for the variance in the ratio": halved + (logvar_p - logvar_q) / 4,
         "z is drawn from p": -swapped,
         "the noise of z is scaled by the variance": drawn(0, logvar_q.exp()),
         "z has no noise": drawn(0, 0),
@@ -250,7 +269,7 @@ def summed(names: str, inputs: Callable, results: Callable) -> Formula:
 BERNOULLI = summed("mu target", bernoulli_inputs, bernoulli)
 NORMAL = summed("mu logvar z", normal_inputs, normal)
 MEAN_EXP = Formula("y", partial(normal_inputs, count=1), log_mean_exp)
-KL = summed("mu_q logvar_q mu_p logvar_p", partial(normal_inputs, count=4), kl)
+KL = summed("mu_q logvar_q mu_p logvar_p", kl_inputs, kl)
 
 
 def check_stability(call: Callable) -> None:
@@ -362,9 +381,9 @@ PENALTY_SHAPES = {VECTORS: (5,), IMAGES: (3, 4, 4)}
 
 def penalty(call: Callable, *kinds: str) -> tuple[dict, Tensor, Tensor, Tensor, Tensor]:
     """Call lp_reg on 64 pairs of the first kind that it takes; return the reply, the pairs, where it asked the critic,
-    and the critic's weights. Some gradients are below 1, some above."""
+    and the critic's weights. Half of the gradients are well below 1."""
     shape = PENALTY_SHAPES[kinds[0]]
-    scale = torch.linspace(0.3, 6, 64).view(-1, *[1] * len(shape)) * (4.5 / math.prod(shape)) ** 0.5
+    scale = torch.linspace(-6, 6, 64).clamp(min=0.1).view(-1, *[1] * len(shape)) * (4.5 / math.prod(shape)) ** 0.5
     x, y, w = scale * draw(64, *shape), scale * draw(64, *shape, seed=1), probe(*shape)
     try:
         reply = call([x, y, {"w": w}], weights=torch.ones(1))
@@ -381,7 +400,8 @@ def interpolates(reply: dict, x: Tensor) -> Tensor:
     """Where lp_reg asked the critic."""
     if not reply["seen"] or reply["seen"][-1].shape[1:] != x.shape[1:]:
         raise Wrong(f"the critic is not given interpolates of shape {tuple(x.shape)}")
-    seen = torch.cat([v for v in reply["seen"] if v.shape[1:] == x.shape[1:]])[-len(x) :]
+    last = len(reply["seen"][-1])
+    seen = torch.cat([v for v in reply["seen"] if v.shape[1:] == x.shape[1:]])[-max(last, len(x)) :]
     if seen.shape != x.shape:
         raise Wrong(f"the critic is not given {len(x)} interpolates but {len(seen)}")
     return seen
@@ -395,6 +415,7 @@ def penalties(gradient: Tensor) -> dict[str, Tensor]:
         RIGHT: oracles.lp_penalty(gradient),
         "two-sided, norms below 1 count": ((norm - 1) ** 2).mean(),
         "the sum in place of the mean": (excess**2).sum(),
+        "10 times the penalty": 10 * (excess**2).mean(),
         "the square is missing": excess.mean(),
         "the mean is squared, not the excess of each example": excess.mean() ** 2,
         "not averaged over the batch": excess**2,
@@ -613,7 +634,7 @@ def check_zero_vectors(call: Callable) -> None:
     x, y = torch.zeros(3, 5), draw(3, 5)
     got = call([x, y], init=[])["value"]
     if isinstance(got, Tensor) and not got.isfinite().all():
-        raise Wrong("not finite for a zero vector: eps is not used; expected 0, got nan")
+        raise Wrong("not finite for a zero vector: eps is not in the denominator; expected 0, got nan")
     compare(got, cosine(x, y))
 
 

@@ -43,13 +43,14 @@ from torch.overrides import TorchFunctionMode
 MEMORY, FILE_SIZE = 4 << 30, 16 << 20
 SOURCES = (".py", ".ipynb")
 FILE_SECONDS = 3  # to read one file
+MOST_NOTES = 5  # about one file
 ON_CPU = "asks for a GPU, runs on the CPU here"
 SCRIPT_ONLY = ("__name__ == '__main__'", "'__main__' == __name__")
 NOT_PYTHON = "bash cmd cython html javascript js latex markdown perl R ruby script sh sql svg sx system".split()
 COMMANDS = "apt apt-get cd conda curl git kaggle ls mkdir pip pip3 unzip wget".split()
 READ_AS = [  # lines that this Python cannot read, and what stands for them
     (r"%time\s+(.+)", r"\1"),
-    (r"%run\s.*?(\w+)\.(py|ipynb)\b.*", r"from \1 import *"),
+    (r"""%run\s+(?:-\w+\s+)*["']?(?:.*/)?(.+?)\.(?:py|ipynb)\b.*""", lambda match: f"from {word(match[1])} import *"),
     (r"((def|class) \w+)\[.*?\]([(:].*)", r"\1\3"),  # generics of Python 3.12
     (r"[%!?].*|.*\?|[^=()#]+=\s*[%!].*", "pass"),
     (rf"({'|'.join(COMMANDS)})(\s.*)?", "pass"),
@@ -139,6 +140,16 @@ class CPUGenerator(torch.Generator):
         return super().__new__(cls)
 
 
+class NoEvent:
+    """Stands for an event or a stream of a GPU."""
+
+    def __init__(self, *_: Any, **__: Any):
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_, **__: 0
+
+
 def stay_on_cpu() -> None:
     """Have torch see no GPU, whatever a submission writes into the environment, and do nothing where one is needed."""
     for name, value in list(vars(torch.cuda).items()):
@@ -146,7 +157,8 @@ def stay_on_cpu() -> None:
             setattr(torch.cuda, name, wraps(value)(lambda *_, **__: 0))
         elif name.endswith("Tensor"):
             setattr(torch.cuda, name, getattr(torch, name, None))
-    torch.cuda.device = contextlib.nullcontext
+    torch.cuda.device = torch.cuda.stream = contextlib.nullcontext
+    torch.cuda.Event = torch.cuda.Stream = NoEvent
     for name in ("set_default_device", "set_default_tensor_type"):
         setattr(torch, name, lambda *_: None)
     torch.Generator = CPUGenerator
@@ -158,17 +170,25 @@ def stay_on_cpu() -> None:
 
 
 def add_note(line: str) -> str:
-    if line not in notes:
+    file = re.split(r" (?:cell|line) \d", line)[0]
+    if line not in notes and sum(note.startswith(file) for note in notes) < MOST_NOTES:
         notes.append(line)
     return line
 
 
 def describe(place: str, error: BaseException) -> str:
     """One line about an error."""
-    text = error.msg if isinstance(error, SyntaxError) else str(error)
-    text = text.strip().split("\n")[0].replace(f"{os.getcwd()}/", "")[:200]
+    text = ""
+    with contextlib.suppress(Exception):  # its text may raise, too
+        text = error.msg if isinstance(error, SyntaxError) else str(error)
+        text = text.strip().split("\n")[0].replace(f"{os.getcwd()}/", "")[:200]
     kind = "" if isinstance(error, TooSlow) else type(error).__name__
     return ": ".join(filter(None, [place, kind, text]))
+
+
+def word(name: str) -> str:
+    """A file's name as it can be imported."""
+    return re.sub(r"\W", "_", name)
 
 
 def decode(data: bytes) -> str:
@@ -233,7 +253,7 @@ def parse(text: str, place: str) -> list[ast.stmt]:
                 replaced.add(at)
                 is_known = replace_line(lines, at)
             if not is_known and number > noted + 1:  # the next line's is a consequence
-                add_note(describe(f"{place} line {number}", error))
+                add_note(describe(f"{place} line {number} cannot be read", error))
                 noted = number
 
 
@@ -304,14 +324,15 @@ def parts(node: ast.stmt) -> Iterator[ast.stmt]:
 class Statement:
     """A statement of a file's top level, with the names that it reads, and those that it binds or changes in place."""
 
-    def __init__(self, node: ast.stmt, place: str, is_script: bool = False):
+    def __init__(self, node: ast.stmt, place: str, is_script: bool = False, is_text: bool = False):
         self.node, self.file, self.place = node, place, f"{place} line {node.lineno}"
         self.is_script = is_script  # under if __name__ == "__main__"
         self.is_import = isinstance(node, ast.Import | ast.ImportFrom)
         self.is_star = self.is_import and node.names[0].name == "*"
         self.is_function = isinstance(node, ast.FunctionDef)
         # annotations stay text, as what they name may not be installed; but dataclass and singledispatch look at them
-        flags = 0 if getattr(node, "decorator_list", []) else __future__.annotations.compiler_flag
+        self.is_text = is_text or not getattr(node, "decorator_list", [])  # the file may ask for it
+        flags = __future__.annotations.compiler_flag if self.is_text else 0
         self.code = compile(ast.Module([node], []), self.file, "exec", flags=flags, dont_inherit=True)
         self.reads, self.binds = ({"*"}, {"*"}) if self.is_star else names(self.code)
         self.stores, self.receivers = changed(here(node))
@@ -362,9 +383,13 @@ class Submission:
         self.statements, self.binders, self.slow, self.instances = {}, {}, {}, {}
         paths = [path for path in folder.rglob("*") if path.suffix in SOURCES and path.is_file()]
         self.files = sorted(paths, key=lambda path: (len(path.parts), path))  # the outer ones first
-        self.texts = {path: decode(path.read_bytes()).replace("\0", "") for path in self.files}
-        self.folders = list(dict.fromkeys(path.parent for path in self.files))
-        self.packages = {folder for path in self.files for folder in path.parents}
+        texts = {path: decode(path.read_bytes()).replace("\0", "") for path in self.files}
+        self.texts = {path.with_stem(word(path.stem)): text for path, text in texts.items()} | texts
+        parents = [parent for path in self.files for parent in path.parents]
+        self.folders = [parent for parent in dict.fromkeys(parents) if parent.is_relative_to(folder)]
+        for path in self.files:
+            if "%%writefile" in self.texts[path]:  # which another file may import
+                self.read(path)
 
     def read(self, path: Path) -> list[Statement]:
         """The statements of a file; none for an __init__.py that is not there."""
@@ -376,24 +401,27 @@ class Submission:
                     for name, text in cells(self.texts.get(path, ""), place):
                         self.statements[path] += self.read_cell(path, name, text)
             except (Exception, TooSlow) as error:
-                add_note(describe(place, error))
+                add_note(describe(f"{place} cannot be read", error))
         return self.statements[path]
 
     def read_cell(self, path: Path, place: str, text: str) -> Iterator[Statement]:
         """The statements of a cell; a line that begins with %% may say that it is something else, or a file."""
-        magic = re.match(r"\s*%%(\w*) *(\S*).*\n?", text)
+        magic = re.match(r"\s*%%(\w*) *(-a +)?(\S*).*\n?", text)
         if magic and magic[1] in NOT_PYTHON:
             return
         if magic:
             text = "\n" + text[magic.end() :]
         if magic and magic[1] in ("file", "writefile"):
-            self.texts.setdefault(path.parent / Path(magic[2]).name, text)
+            file = path.parent / Path(magic[3]).name
+            if magic[2] or file not in self.texts:
+                self.texts[file] = self.texts.get(file, "") + text
+        is_text = "from __future__ import annotations" in self.texts.get(path, "")
         for node in parse(text, place):
             try:
                 is_script = isinstance(node, ast.If) and ast.unparse(node.test) in SCRIPT_ONLY
                 for outer in [*node.body, *node.orelse] if is_script else [node]:
                     for part in parts(outer):
-                        yield from self.spread(path, Statement(part, place, is_script))
+                        yield from self.spread(path, Statement(part, place, is_script, is_text))
             except Exception as error:  # return outside of a function, or too long a sum
                 add_note(describe(f"{place} line {node.lineno}", error))
 
@@ -403,8 +431,9 @@ class Submission:
         if not target:
             yield statement
             return
-        for name in self.find_binders(target):
-            if not name.startswith("_"):
+        binders = self.find_binders(target)
+        for name in binders:
+            if not name.startswith("__" if "__all__" in binders else "_"):
                 node = copy.copy(statement.node)
                 node.names = [ast.alias(name, lineno=node.lineno, col_offset=0)]
                 yield Statement(node, statement.file, statement.is_script)
@@ -416,11 +445,15 @@ class Submission:
 
     def find_binders(self, path: Path) -> dict[str, list[Statement]]:
         """For each name in a file the statements that bind it, change it in place or call what does."""
-        if path in self.binders:
-            return self.binders[path]
-        binders = self.binders[path] = defaultdict(list)
-        statements, functions, libraries, values = self.read(path), {}, set(), set()
-        for statement in statements:
+        if path not in self.binders:
+            self.binders[path] = defaultdict(list)
+            self.fill_binders(path, self.binders[path])
+        return self.binders[path]
+
+    def find_functions(self, path: Path) -> dict[str, Statement]:
+        """The functions that a file defines or imports from another file of the submission, by their names in it."""
+        functions = {}
+        for statement in self.read(path):
             target = self.imported(path, statement)
             if statement.is_function:
                 functions[statement.node.name] = statement
@@ -429,11 +462,19 @@ class Submission:
                 for other in self.find_binders(target).get(statement.node.names[0].name, []):
                     if other.is_function:
                         functions[name] = other
-            elif statement.is_import:
-                libraries |= statement.binds
-            elif not isinstance(statement.node, ast.ClassDef):
+        return functions
+
+    def fill_binders(self, path: Path, binders: dict[str, list[Statement]]) -> None:
+        """Add each statement of a file to those of the names that it touches."""
+        statements, functions, aliases = self.read(path), self.find_functions(path), {}
+        libraries, values, bound = set(), set(), set()
+        for statement in statements:
+            if not statement.is_script:
+                bound |= {statement.node.name} if statement.is_function else statement.binds
+            if statement.is_import:
+                libraries |= set() if self.imported(path, statement) else statement.binds
+            elif not isinstance(statement.node, ast.FunctionDef | ast.ClassDef):
                 values |= statement.binds
-        bound, aliases = {name for s in statements if not s.is_script for name in s.binds}, {}
         for statement in statements:
             # torch.manual_seed(0) makes no other torch, and trainer.train() may take long
             names = statement.stores | statement.receivers - libraries
@@ -446,9 +487,11 @@ class Submission:
                     names |= functions[root(call.func)].side_effects(call)
             names |= {aliases[name] for name in names if name in aliases}
             names |= statement.binds
+            if isinstance(statement.node, ast.For):  # for eps in (1e-8, 1e-9): train(), after eps = 1e-8
+                targets = {part.id for part in ast.walk(statement.node.target) if isinstance(part, ast.Name)}
+                names -= targets & binders.keys()
             for name in names - bound if statement.is_script else names:
                 binders[name].append(statement)
-        return binders
 
     def find(self, name: str, preferred: list[str]) -> dict:
         """Where a name is defined: files, the most promising first; then, as [file, number of binders], what stood
@@ -465,17 +508,24 @@ class Submission:
         wholes.sort(key=lambda whole: whole[:2])
         return {"found": [[file, None] for *_, file in wholes] + earlier}
 
-    def load(self, file: str, number: int | None, name: str) -> dict:
-        """Take a definition from a file, in modules of its own, by its binders up to this number."""
+    def load(self, file: str, number: int | None, name: str, given: Iterable[str] = ()) -> dict:
+        """Take a definition from a file, in modules of its own, by its binders up to this number.
+
+        Classes of torch.nn with the `given` names stand in place of the submission's.
+        """
         path = Path(file)
         self.modules, self.reasons, self.name = {}, [], name
-        os.chdir(path.parent)
+        self.given = {name: getattr(nn, name) for name in given}
+        with contextlib.suppress(OSError):  # deleted by the submission
+            os.chdir(path.parent)
         sys.argv = [file]
         binders = self.find_binders(path)
         every = binders[name]
         binders[name] = every[:number]
-        self.target = getattr(self.module(path), name, None)
-        binders[name] = every
+        try:
+            self.target = getattr(self.module(path), name, None)
+        finally:
+            binders[name] = every
         return {"found": self.target is not None, "reasons": self.reasons}
 
     def execute(self, module: Module, name: str) -> None:
@@ -497,6 +547,8 @@ class Submission:
 
     def run(self, module: Module, statement: Statement) -> None:
         """Execute a statement; where it fails or takes too long, what it binds stays undefined."""
+        if statement.binds & self.given.keys():
+            return
         seconds, began, _ = limits[0]  # of the whole request
         left = seconds - (time.process_time() - began)
         try:
@@ -508,10 +560,12 @@ class Submission:
             self.reasons.append(add_note(describe(statement.place, error)))
             if isinstance(error, TooSlow):
                 self.slow[statement] = error
-            elif getattr(statement.node, "decorator_list", []):  # of a package that is not there
-                bare = copy.copy(statement.node)
-                bare.decorator_list = []
-                self.run(module, Statement(bare, statement.file))
+            elif decorators := getattr(statement.node, "decorator_list", []):
+                defined = {*vars(module), *vars(builtins)}
+                known = [decorator for decorator in decorators if root(decorator) in defined]
+                bare = copy.copy(statement.node)  # without those of packages that are not there, else without all
+                bare.decorator_list = known if len(known) < len(decorators) else []
+                self.run(module, Statement(bare, statement.file, is_text=statement.is_text))
 
     def module(self, path: Path) -> Module:
         """The module of a file, or of a folder's __init__.py, whether there is one or not."""
@@ -520,6 +574,7 @@ class Submission:
             module = self.modules[path] = Module(name)
             imports = vars(builtins) | {"__import__": partial(self.import_, path)}
             module.__dict__.update(__file__=str(path), __submission__=self, __done__=set(), __builtins__=imports)
+            module.__dict__.update(self.given)
             if isinstance(sys.modules.get(name, module), Module):  # dataclasses look there
                 sys.modules[name] = module
         return self.modules[path]
@@ -570,7 +625,7 @@ class Submission:
         for file in [target / "__init__.py", *files]:
             if file in self.texts:
                 return file
-        is_package = target in self.packages and not (parts and is_installed(parts[0]))
+        is_package = target in self.folders and not (parts and is_installed(parts[0]))
         return target / "__init__.py" if is_package else None
 
     def instance(self, arguments: list) -> nn.Module:
@@ -684,11 +739,12 @@ def limit_resources(**limits: int) -> None:
 
 def failure(error: BaseException) -> dict:
     """One line about an error in a call; `accident` where the child should not be used any longer."""
-    text = str(error)
+    text = describe("", error)
     if isinstance(error, TooSlow):
         return {"accident": text}
     if isinstance(error, SystemExit):
-        return {"accident": f"ended the process, exit status {error.code or 0}: sys.exit or os._exit?"}
+        code = (error.code or 0) if isinstance(error.code, int | None) else 1  # sys.exit("a text")
+        return {"accident": f"ended the process, exit status {code}: sys.exit or os._exit?"}
     if isinstance(error, MemoryError) or "can't allocate memory" in text:
         return {"accident": f"asked for more than {MEMORY >> 30} GB of memory"}
     if isinstance(error, OSError) and error.errno == errno.EFBIG:
@@ -712,23 +768,29 @@ def main() -> None:
         signal.signal(signal.SIGALRM, check_time)
         signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
     stay_on_cpu()
-    submission = None
+    submission, process = None, os.getpid()
+
+    def answer(number: int, reply: dict) -> None:
+        if os.getpid() != process:  # a copy made by os.fork
+            os._exit(0)
+        send(replies, reply | {"notes": notes, "request": number})
+
     send(replies, {"ready": True})
     while True:
         try:
             request = receive(requests)
         except EOFError:
             return
-        seconds = request.pop("seconds")
+        seconds, number = request.pop("seconds"), request.pop("request")
         # ends what does not come back to Python
         limit_resources(CPU=int(time.process_time() + seconds) + 2)
         try:
             with limited(seconds):
                 submission = submission or Submission(folder)
                 reply = getattr(submission, request.pop("do"))(**request)
-            send(replies, reply | {"notes": notes})
+            answer(number, reply)
         except BaseException as error:
-            send(replies, failure(error) | {"notes": notes})
+            answer(number, failure(error))
 
 
 if __name__ == "__main__":
