@@ -37,7 +37,7 @@ BELIEVED = {  # of the classifier on held-out images, fixed before any sample wa
 }
 DECIDED = (
     "S is the share of images in which a classifier is sure of a digit; ± gives one standard error over five sets of "
-    "noise, all of the same training. A claim is supported or contradicted where the mean lies three of them beyond "
+    "noise, not over trainings. A claim is supported or contradicted where the mean lies three of them beyond "
     "its limit."
 )
 
@@ -45,6 +45,13 @@ DECIDED = (
 def three_most_frequent(histogram: list[int]) -> float:
     """Return the share of the three most frequent digits; 0 where there is none."""
     return sum(sorted(histogram)[-3:]) / max(1, sum(histogram))
+
+
+def most_frequent(histograms: list[list[int]]) -> str:
+    """Return the share of the three most frequent digits over sets of noise, and which they are in all together."""
+    totals = [sum(counts) for counts in zip(*histograms, strict=True)]
+    digits = sorted(sorted(range(10), key=totals.__getitem__)[-3:])
+    return f"{mean_error([*map(three_most_frequent, histograms)])} ({', '.join(map(str, digits))})"
 
 
 def quantities(metrics: dict) -> dict[str, list[float]]:
@@ -76,7 +83,7 @@ def objection(metrics: dict) -> str:
         fails = classifier[name] < limit if sign == ">=" else classifier[name] > limit
         if fails:
             failed = f"{name.replace('_', ' ')} {classifier[name]:.3f}, not {sign} {limit}"
-            return f"Numbers without verdicts: the classifier is not believed ({failed})."
+            return f"No verdict: the classifier is not believed ({failed})."
     return pages.objection(metrics, SOURCES, RECIPE)
 
 
@@ -94,13 +101,13 @@ def places(metrics: dict) -> dict:
     perturbation = results["perturbation"]
     samples = [["images", "S", "coverage", "Fréchet distance, not FID", "three most frequent", "r"]]
     for iteration, numbers in results["per_snapshot"].items():
-        top = mean_error([three_most_frequent(digits) for digits in numbers["digits"]])
+        top = most_frequent(numbers["digits"])
         memorised = mean_error(numbers["memorisation"]) if "memorisation" in numbers else "-"
         row = [mean_error(numbers[key]) for key in ("sure", "coverage", "frechet")]
         samples.append([f"iteration {int(iteration):,}", *row, top, memorised])
     row = [f"{classifier['sure']:.4f}", mean_error(training["coverage"]), mean_error(training["frechet"])]
     samples.append(["real images, phases scrambled", f"{classifier['sure_of_scrambled']:.4f}", "-", "-", "-", "-"])
-    samples.append(["real images", *row, f"{three_most_frequent(held_out['digits']):.4f}", "-"])
+    samples.append(["real images", *row, f"{most_frequent([held_out['digits']])}", "-"])
 
     believed = [["on held-out images", "measured", "needed"]]
     believed += [
@@ -121,6 +128,7 @@ def places(metrics: dict) -> dict:
         "samples": make_table(samples),
         "believed": make_table(believed),
         "reached": make_table(reached),
+        "reached_named": mean_error(perturbation["named"]),
         "reached_all": mean_error(perturbation["all"]),
         "reached_random": mean_error(perturbation["random"]),
         "sure_starts": f"{fmean(perturbation['starts']):.0f}",

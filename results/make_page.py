@@ -25,8 +25,8 @@ def page() -> str:
             header, *claims = verdicts(WORDS[name], numbers)
             rows += claims
             if objection := WORDS[name].objection(numbers):
-                objections.append(f"Problem {name[1]}: {objection}")
-    places = {"verdicts": make_table([header, *rows]), "objections": " ".join(objections), "runs": make_table(runs)}
+                objections.append(f"- Problem {name[1]}: {objection}")
+    places = {"verdicts": make_table([header, *rows]), "objections": "\n".join(objections), "runs": make_table(runs)}
     for place, name in (("vae", "q1_vae"), ("long", "q1_vae_200"), ("gan", "q2_gan"), ("simsiam", "q3_simsiam")):
         places[place] = places_of(WORDS[name], metrics[name])
     return fill("page", places)

@@ -67,21 +67,31 @@ def criterion(claim: Claim) -> str:
         return f"within {claim.limit} of 0"
     if claim.comparison == "predicts":
         low, high, widest = claim.limit
-        return f"interval contains {low}" if low == high else f"interval meets {low} to {high}, at most ± {widest}"
+        if low == high:
+            return f"{low} in the interval"
+        return f"interval meets {low} to {high}, half of it at most {widest}"
     return f"{claim.comparison} {claim.limit}"
 
 
 def measured(values: list[float], comparison: str) -> str:
-    """Return the mean with the error that `decide` takes: of the mean, or of the prediction of one more training."""
-    return plus_minus(fmean(values), prediction_error(values) if comparison == "predicts" else standard_error(values))
+    """Return the mean with what `decide` takes: its standard error, or the prediction interval of one more training."""
+    error = prediction_error(values)
+    if comparison != "predicts" or not error:
+        return mean_error(values)
+    mean, digits = fmean(values), digits_of(error)
+    return f"{mean:.{digits}f} [{mean - error:.{digits}f}, {mean + error:.{digits}f}]"
+
+
+def digits_of(error: float) -> int:
+    """Return how many decimals show two digits of an error."""
+    return max(0, 1 - math.floor(math.log10(error)))
 
 
 def plus_minus(mean: float, error: float) -> str:
     """Return a number and its error, to two digits of that error; without one, to four digits."""
     if not error:
         return f"{mean:.4g}"
-    digits = max(0, 1 - math.floor(math.log10(error)))
-    return f"{mean:.{digits}f} ± {error:.{digits}f}"
+    return f"{mean:.{digits_of(error)}f} ± {error:.{digits_of(error)}f}"
 
 
 def mean_error(values: list[float]) -> str:
@@ -92,12 +102,12 @@ def mean_error(values: list[float]) -> str:
 def objection(metrics: dict, sources: list[str], recipe: dict) -> str:
     """Return in a sentence why a run decides nothing: it has not the original's data or recipe; "" where it has."""
     if metrics["data"] not in sources:
-        return f"Numbers without verdicts: the data are not the original's but {metrics['data']}."
+        return f"No verdict: the data are {metrics['data']}."
     config = metrics["config"]
     other = [
         f"{key.replace('_', ' ')} {config[key]}, not {value}" for key, value in recipe.items() if config[key] != value
     ]
-    return f"Numbers without verdicts: the recipe is not the original's ({'; '.join(other)})." if other else ""
+    return f"No verdict: the recipe is not the original's ({'; '.join(other)})." if other else ""
 
 
 def verdicts(words: ModuleType, metrics: dict) -> list[list[str]]:
@@ -105,10 +115,10 @@ def verdicts(words: ModuleType, metrics: dict) -> list[list[str]]:
     rows = [["question", "the original", "quantity", "ours", "criterion", "verdict"]]
     quantities, silent = words.quantities(metrics), words.objection(metrics)
     for claim in words.CLAIMS:
-        ours, verdict = "-", "-"
+        ours, verdict = "not measured", "open"
         if values := quantities.get(claim.quantity):
             ours = measured(values, claim.comparison)
-            verdict = "-" if silent else decide(values, claim.comparison, claim.limit)
+            verdict = "open" if silent else decide(values, claim.comparison, claim.limit)
         rows.append([claim.question, claim.original, claim.quantity, ours, criterion(claim), verdict])
     return rows
 

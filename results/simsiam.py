@@ -26,9 +26,9 @@ CLAIMS = [
     Claim("3.5", "-1", "loss, no predictor", "<=", LOW["loss"]),
 ]
 DECIDED = (
-    "0.60 is contradicted where the 95% prediction interval of one more training, given after ±, misses 0.595 to "
-    "0.605, and supported where it meets them and is narrow enough. A verdict on a collapse holds for the trainings "
-    "measured; 0.60 needs three trainings."
+    "0.60 is contradicted where the 95% prediction interval of one more training, given in brackets, misses 0.595 to "
+    "0.605, and supported where it meets them and is narrow enough; it needs three trainings. A verdict on a collapse "
+    "holds for the training measured."
 )
 ANSWER = """
 With stop-gradient and predictor the kNN accuracy is {baseline}: the original's 0.60 is {baseline_verdict}. That it
@@ -68,8 +68,9 @@ def first_at_most(curve: list[float], limit: float) -> object:
 
 def tables(metrics: dict) -> dict[str, str]:
     """Return the tables: when each training collapses, what its outputs look like, how smooth its loss is."""
-    collapse = [["training", "kNN accuracy", "highest", f"first loss <= {LOW['loss']}"]]
-    collapse[0] += [f"first accuracy <= {LOW['knn_accuracy']}", "epochs so low", "median of 1 - cosine in them"]
+    low = LOW["knn_accuracy"]
+    collapse = [["training", "kNN accuracy", "highest", f"first epoch with loss <= {LOW['loss']}"]]
+    collapse[0] += [f"with accuracy <= {low}", f"epochs with accuracy <= {low}", "median of 1 - cosine in these"]
     collapse[0] += ["accuracy in float64", "silent images", "accuracy of the backbone"]
     outputs = [["training", "loss", "std x sqrt(d)", "effective rank", "median of 1 - cosine"]]
     outputs[0] += ["least median with a higher accuracy", "minutes"]
@@ -80,10 +81,10 @@ def tables(metrics: dict) -> dict[str, str]:
             accuracy, loss = history["knn_accuracy"], history["loss"]
             distance = [*map(without_rounding, history["median_distance"])]
             trained = [*zip(accuracy, distance, strict=True)][1:]
-            low = [median for value, median in trained if value <= LOW["knn_accuracy"]]
-            others = [median for value, median in trained if value > LOW["knn_accuracy"]]
-            first = [first_at_most(loss, LOW["loss"]), first_at_most(accuracy, LOW["knn_accuracy"])]
-            depth = [len(low), f"at most {max(low):.2g}"] if low else ["-", "-"]
+            collapsed = [median for value, median in trained if value <= low]
+            others = [median for value, median in trained if value > low]
+            first = [first_at_most(loss, LOW["loss"]), first_at_most(accuracy, low)]
+            depth = [len(collapsed), f"at most {max(collapsed):.2g}"] if collapsed else ["-", "-"]
             row = [name, last["knn_accuracy"], max(accuracy), *first, *depth, last["knn_accuracy_float64"]]
             collapse.append([*row, f"{100 * last['silent']:.1f}%", last["knn_accuracy_backbone"]])
 
