@@ -361,22 +361,33 @@ def perturb(z: Tensor, directions: Tensor, epsilons: Tensor) -> Tensor:
     return z + epsilons[:, None, None] * directions
 
 
-def measure_perturbation(generator: Generator, classifier: Classifier, z: Tensor, args: argparse.Namespace) -> dict:
+def reached_share(
+    generator: Generator, classifier: Classifier, z: Tensor, directions: Tensor, args: argparse.Namespace
+) -> tuple[float, int]:
     """Share of the sure starts z: (N, L) from which another sure digit is reached at one of the epsilons.
 
-    Mean of the dimensions that are named, of all, and of as many random directions; and the number of sure starts.
+    The mean over directions: (D, L), and the number of sure starts.
     """
-    size, epsilons = args.latent_size, torch.tensor(args.epsilons, device=z.device)
+    epsilons = torch.tensor(args.epsilons, device=z.device)
     before = read_digits(classifier, generate(generator, z), args.sure)
-    starts = int((before >= 0).sum())
-    shares = []
-    for direction in torch.cat([torch.eye(size), F.normalize(torch.randn(size, size))]).to(z.device):
+    starts, reached = int((before >= 0).sum()), []
+    for direction in directions.to(z.device):
         after = read_digits(classifier, generate(generator, perturb(z, direction, epsilons)), args.sure)
-        reached = ((after >= 0) & (after != before)).any(0) & (before >= 0)
-        shares.append(reached.sum() / max(1, starts))
-    along, random = torch.stack(shares).split(size)
-    named = utils.mean(along[args.perturb_dims])
-    return {"named": named, "all": utils.mean(along), "random": utils.mean(random), "starts": starts}
+        others = ((after >= 0) & (after != before)).any(0) & (before >= 0)
+        reached.append(int(others.sum()) / max(1, starts))
+    return sum(reached) / len(reached), starts
+
+
+def measure_perturbation(generator: Generator, classifier: Classifier, z: Tensor, args: argparse.Namespace) -> dict:
+    """What `reached_share` gives along the dimensions that are named, and, from fewer starts, two controls.
+
+    Those are all dimensions, and as many random directions of the same length.
+    """
+    size, few = args.latent_size, z[: args.control_starts]
+    named, starts = reached_share(generator, classifier, z, torch.eye(size)[args.perturb_dims], args)
+    every, _ = reached_share(generator, classifier, few, torch.eye(size), args)
+    random, _ = reached_share(generator, classifier, few, F.normalize(torch.randn(size, size)), args)
+    return {"named": named, "all": every, "random": random, "starts": starts}
 
 
 def interpolate(generator: Generator, z0: Tensor, z1: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
@@ -404,9 +415,9 @@ def stack_sets(sets: list) -> dict | list:
 def evaluate(generators: dict, critics: dict, classifier: Classifier, data: dict, args: argparse.Namespace) -> dict:
     """The numbers behind the claims: lists over sets of noise.
 
-    Per snapshot what `measure` and, after the first, `memorisation` return; of as many training images and of the
-    held-out ones what `measure` returns; of the classifier what `judge` does; of the last snapshot what its
-    perturbations and interpolations do.
+    Per snapshot what `measure` and, after the first, `memorisation` return; of as many training images what `measure`
+    does; of the last snapshot what its perturbations and interpolations do; and, without sets, the digits in the
+    held-out images and what `judge` says of the classifier.
     """
     torch.manual_seed(args.seed)
     chosen = torch.randperm(len(data["test_images"]), device=args.device)[: args.held_out]
@@ -582,7 +593,8 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--classifier-steps", type=utils.positive_int, help="updates of the classifier, 128 images each")
     add("--samples", type=utils.two_or_more, help="samples per snapshot and set of noise, to be measured")
     args = utils.parse_args(parser, argv, RECIPE, QUICK)
-    args.starts, args.pairs = args.samples // 100 + 1, args.samples // 25 + 1  # in each set; each takes many images
+    args.starts, args.pairs = args.samples // 10 + 1, args.samples // 5 + 1  # in each set; each takes many images
+    args.control_starts = args.samples // 100 + 1  # a start takes 1,200 images there
     args.perturb_dims = list(dict.fromkeys(args.perturb_dims))
     places = args.snapshots or [round(place * args.iterations) for place in SNAPSHOT_PLACES]
     args.snapshots = sorted({*places, args.iterations})

@@ -283,14 +283,15 @@ def test_memorisation_is_the_critics_gap_of_held_out_images_over_that_of_samples
 
 
 def steps(*epsilons, dims=(3, 0, 2), size=4):
-    return argparse.Namespace(epsilons=list(epsilons), latent_size=size, perturb_dims=list(dims), sure=0.9)
+    flags = {"latent_size": size, "perturb_dims": list(dims), "sure": 0.9, "control_starts": 2}
+    return argparse.Namespace(epsilons=list(epsilons), **flags)
 
 
 def test_perturbation_finds_the_dimension_that_matters():
     z = torch.tensor([[-0.9, 0, 0, 0], [-0.5, 1, 2, 3], [0.9, 0, 0, 0], [0.05, 0, 0, 0]])  # the last is not sure
     shares = q2_gan.measure_perturbation(Latent(), Threshold(), z, steps(1, 2))
     assert shares["named"] == pytest.approx((0 + 2 / 3 + 0) / 3)  # dimension 0 takes two of three sure starts to a 1
-    assert shares["all"] == pytest.approx((2 / 3 + 0 + 0 + 0) / 4)
+    assert shares["all"] == pytest.approx((2 / 2 + 0 + 0 + 0) / 4)  # both of the first two
     assert shares["starts"] == 3
     near = q2_gan.measure_perturbation(Latent(), Threshold(), z, steps(1))
     assert near["named"] == pytest.approx((0 + 1 / 3 + 0) / 3)  # at 1, z of -0.9 is not sure
@@ -302,8 +303,9 @@ def test_random_directions_have_the_length_of_a_step(monkeypatch):
     taken = []
     monkeypatch.setattr(q2_gan, "perturb", lambda z, direction, epsilons: (taken.append(direction), z[None])[1])
     q2_gan.measure_perturbation(Latent(), Threshold(), torch.randn(3, 5), steps(1, dims=[0], size=5))
-    torch.testing.assert_close(torch.stack(taken).norm(dim=1), torch.ones(10))
-    assert torch.equal(torch.stack(taken[:5]), torch.eye(5)) and (torch.stack(taken[5:]) != 0).all()
+    _, *every = taken  # after the one that is named
+    torch.testing.assert_close(torch.stack(every).norm(dim=1), torch.ones(10))
+    assert torch.equal(torch.stack(every[:5]), torch.eye(5)) and (torch.stack(every[5:]) != 0).all()
 
 
 def test_steps_of_a_path_lead_away_and_nearer_or_do_not():
@@ -315,7 +317,7 @@ def test_steps_of_a_path_lead_away_and_nearer_or_do_not():
 
 def test_evaluation_measures_every_set_of_noise(bright):
     args, data = bright
-    args.samples, args.starts, args.pairs, args.iterations = 20, 3, 4, 7
+    args.samples, args.starts, args.control_starts, args.pairs, args.iterations = 20, 3, 2, 4, 7
     data["test_images"] = torch.randint(0, 256, (60, 3, 32, 32), dtype=torch.uint8)
     data["test_labels"] = torch.zeros(60).long()
     generators = {0: Latent(), 7: nn.Sequential(Latent(), nn.Hardtanh(-1, -0.5))}
