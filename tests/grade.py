@@ -54,7 +54,7 @@ START_SECONDS = 120  # to import torch
 # seconds of processor time, or without using any: to read the files, to import one, to answer a call
 LIMITS = {"find": 30, "load": 30, "call": 10}
 PATIENCE = 4  # times these seconds pass by the clock before a busy machine's child is ended
-MOST_DEFINITIONS = 10  # of one name, of which the best counts
+MOST_DEFINITIONS = 20  # of one name, of which the best counts
 MOST_CHARACTERS = 200  # of what a submission says
 MOST_BYTES = 1 << 30  # of a file, or of all that an archive holds
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".rar", ".7z")  # the last two to be named
