@@ -422,7 +422,7 @@ def evaluate(generators: dict, critics: dict, classifier: Classifier, data: dict
     torch.manual_seed(args.seed)
     chosen = torch.randperm(len(data["test_images"]), device=args.device)[: args.held_out]
     held_out = scale(data["test_images"][chosen])
-    real, _ = classify(classifier, held_out)
+    real, probabilities = classify(classifier, held_out)
     radii = neighbour_distances(real, args.neighbours)
     last, alphas = generators[args.iterations], torch.tensor(args.alphas, device=args.device)
     sets = []
@@ -449,8 +449,8 @@ def evaluate(generators: dict, critics: dict, classifier: Classifier, data: dict
             }
         )
     results = stack_sets(sets)
-    digits = read_digits(classifier, held_out, args.sure)
-    results["held_out"] = {"images": len(held_out), "digits": count_digits(digits)}
+    digits = count_digits(sure_digits(probabilities, args.sure))
+    results["held_out"] = {"images": len(held_out), "digits": digits}
     results["classifier"] = judge(classifier, held_out, data["test_labels"][chosen], args.sure)
     return results
 

@@ -107,7 +107,7 @@ def places(metrics: dict) -> dict:
         samples.append([f"iteration {int(iteration):,}", *row, top, memorised])
     row = [f"{classifier['sure']:.4f}", mean_error(training["coverage"]), mean_error(training["frechet"])]
     samples.append(["real images, phases scrambled", f"{classifier['sure_of_scrambled']:.4f}", "-", "-", "-", "-"])
-    samples.append(["real images", *row, f"{most_frequent([held_out['digits']])}", "-"])
+    samples.append(["real images", *row, most_frequent([held_out["digits"]]), "-"])
 
     believed = [["on held-out images", "measured", "needed"]]
     believed += [
