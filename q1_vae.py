@@ -355,20 +355,22 @@ def draw_elbo(metrics: dict, path: Path) -> None:
             late.axhline(words.ORIGINAL[f"elbo_{name}"], color=color, linestyle=":", label=f"original, {label}")
     over = f"mean of {len(seeds)} seeds, band: 1 SD" if len(seeds) > 1 else "one seed"
     whole.set(title=f"Validation ELBO, {over}", xlabel="epoch", ylabel="nats per image")
-    late.set(title="The second half", xlabel="epoch")
+    late.set(title=f"Epochs {half + 1} to {len(epochs)}", xlabel="epoch")
     for axes in (whole, late):
         axes.xaxis.get_major_locator().set_params(integer=True)
     utils.save_figure(figure, path)
 
 
 def draw_log_likelihood(metrics: dict, path: Path) -> None:
-    curves, num = metrics["results"]["curves"], math.ceil(metrics["results"]["test_images"] / 10)
+    results, curves = metrics["results"], metrics["results"]["curves"]
+    num, seeds = math.ceil(results["test_images"] / 10), len(results["seeds"])
     figure, ((axes,),) = utils.subplots(1, 1)
     for color, (name, label) in zip(("C0", "C1"), ESTIMATORS.items(), strict=True):
         plot_band(axes, curves["samples"], curves["estimates"][name], color, label)
         axes.axhline(np.mean(curves["elbo"][name]), color=color, linestyle="--", label=f"ELBO, {label}")
     axes.axvline(metrics["config"]["importance_samples"], color="grey", linewidth=0.8, label="K of the result")
-    axes.set(title=f"Log-likelihood of {num:,} test images, mean and SD over seeds")
+    over = f"mean and SD of {seeds} seeds" if seeds > 1 else "one seed"
+    axes.set(title=f"Log-likelihood of {num:,} test images, {over}")
     axes.set(xlabel="importance samples K (logarithmic)", ylabel="estimate of log p(x) (nats)", xscale="log")
     axes.set_xticks(curves["samples"], curves["samples"])
     axes.minorticks_off()

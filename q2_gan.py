@@ -475,7 +475,9 @@ def draw_training(metrics: dict, path: Path) -> None:
     penalty.plot(iterations, training["penalty"], linewidth=1, marker=marker)
     penalty.set_title("Lipschitz penalty")
     for axes in (distance, penalty):
-        axes.set_yscale("symlog", linthresh=0.01)  # logarithmic, but an estimate may be negative
+        axes.set_yscale("symlog", linthresh=0.01, subs=[2, 5])  # logarithmic, but an estimate may be negative
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
         axes.set(xlabel="generator iteration", ylabel=f"mean of {RECORD_EVERY} iterations (linear below 0.01)")
     utils.save_figure(figure, path)
 
@@ -483,20 +485,18 @@ def draw_training(metrics: dict, path: Path) -> None:
 def draw_quality(metrics: dict, path: Path) -> None:
     results = metrics["results"]
     iterations, snapshots = results["snapshots"], list(results["per_snapshot"].values())
-    figure, ((sure, coverage, frechet),) = utils.subplots(1, 3)
-    sure.plot(iterations, [s["sure"] for s in snapshots], color="C0", marker=".", linewidth=0.8)
-    sure.axhline(results["classifier"]["sure"], color="black", linestyle=":", label="real images")
-    sure.set(title="S: sure of a digit", ylim=(0, 1.05))
-    lines = coverage.plot(iterations, [s["coverage"] for s in snapshots], color="C0", marker=".", linewidth=0.8)
-    lines[0].set_label("samples, a line for each set of noise")
-    coverage.axhline(np.mean(results["training"]["coverage"]), color="black", linestyle=":")
-    coverage.set(title="Coverage of held-out images", ylim=(0, 1.05))
-    frechet.plot(iterations, [s["frechet"] for s in snapshots], color="C0", marker=".", linewidth=0.8)
-    frechet.axhline(np.mean(results["training"]["frechet"]), color="black", linestyle=":")
-    frechet.set(title="Fréchet distance, not FID (logarithmic)", yscale="log")
-    for axes in (sure, coverage, frechet):
+    figure, (panels,) = utils.subplots(1, 3)
+    real = results["training"] | {"sure": results["classifier"]["sure"]}
+    titles = {"sure": "S: sure of a digit", "coverage": "Coverage", "frechet": "Fréchet distance, not FID"}
+    for axes, (key, title) in zip(panels, titles.items(), strict=True):
+        lines = axes.plot(iterations, [s[key] for s in snapshots], color="C0", marker=".", linewidth=0.8, clip_on=False)
+        axes.axhline(np.mean(real[key]), color="black", linestyle=":", label="real images")
         axes.set_xscale("symlog", linthresh=100)
-        axes.set(xlabel="generator iteration (linear below 100)", xlim=(0, None))
+        axes.set(title=title, xlabel="generator iteration (linear below 100)", xlim=(0, iterations[-1]))
+    lines[0].set_label("samples, a line for each set of noise")
+    panels[0].set(ylabel="share of the samples", ylim=(0, 1.05))
+    panels[1].set(ylabel="share of the held-out images", ylim=(0, 1.05))
+    panels[2].set(ylabel="logarithmic", yscale="log")
     utils.save_figure(figure, path)
 
 
@@ -548,7 +548,7 @@ def draw_images(generators: dict, classifier: Classifier, data: dict, args: argp
         rows[f"pair {pair + 1}, (a) latent"] = latent[:, pair]
         rows[f"pair {pair + 1}, (b) pixel"] = pixel[:, pair]
     title = f"Interpolation from z1 (α = 0) to z0 (α = 1), iteration {iteration:,}"
-    draw_strips(rows, args.alphas, title, args.out / "interpolation.png")
+    draw_strips(rows, ["α = 0", *args.alphas[1:]], title, args.out / "interpolation.png")
     return digits.tolist()
 
 
@@ -565,7 +565,7 @@ def draw_strips(rows: dict[str, Tensor], labels: list, title: str, path: Path, d
     axes.imshow(make_grid(cells, nrow=len(labels), pad_value=1).permute(1, 2, 0).numpy(), interpolation="nearest")
     if digits is not None:
         for row, column in itertools.product(range(len(rows)), range(len(labels))):
-            text, color = (digits[row, column].item(), "black") if digits[row, column] >= 0 else ("?", "silver")
+            text, color = (digits[row, column].item(), "black") if digits[row, column] >= 0 else ("?", "grey")
             axes.text(34 * column + 18, height * row + 40, text, color=color, size=8, ha="center", va="center")
     axes.tick_params(length=0, labelsize=8, labeltop=True, labelbottom=False)
     axes.spines[:].set_visible(False)

@@ -368,7 +368,7 @@ def draw_runs(metrics: dict, path: Path) -> None:
     highest_loss = max(max(history["loss"]) for history in histories)
     figure, rows = utils.subplots(len(runs), 2, height=2.6)
     for (accuracy, loss), (run, seeds) in zip(rows, runs.items(), strict=True):
-        plot_seeds(accuracy, seeds, "knn_accuracy_backbone", "silver", "backbone's features")
+        plot_seeds(accuracy, seeds, "knn_accuracy_backbone", "darkgrey", "backbone's features")
         plot_seeds(accuracy, seeds, "knn_accuracy", "C0", "projector's output, a line for each seed")
         accuracy.axhline(0.1, color="grey", linestyle="--", linewidth=0.8, label="chance; lower bound -1 of the loss")
         if pixels:
