@@ -113,9 +113,6 @@ def places(metrics: dict) -> dict:
     believed += [
         [name.replace("_", " "), classifier[name], f"{sign} {limit}"] for name, (sign, limit) in BELIEVED.items()
     ]
-    reached = [["steps along", "share of sure starts that reach another sure digit"]]
-    for key, name in (("named", "the dimensions named"), ("all", "all dimensions"), ("random", "random directions")):
-        reached.append([name, mean_error(perturbation[key])])
     read = [["dimension", "digits read from one z for all", "digits read from a z of its own"]]
     for i, dim in enumerate(config["perturb_dims"]):
         own = results["digits"][i + len(config["perturb_dims"])]
@@ -127,7 +124,6 @@ def places(metrics: dict) -> dict:
     return {
         "samples": make_table(samples),
         "believed": make_table(believed),
-        "reached": make_table(reached),
         "reached_named": mean_error(perturbation["named"]),
         "reached_all": mean_error(perturbation["all"]),
         "reached_random": mean_error(perturbation["random"]),
