@@ -485,18 +485,21 @@ def draw_training(metrics: dict, path: Path) -> None:
 def draw_quality(metrics: dict, path: Path) -> None:
     results = metrics["results"]
     iterations, snapshots = results["snapshots"], list(results["per_snapshot"].values())
-    figure, (panels,) = utils.subplots(1, 3)
-    real = results["training"] | {"sure": results["classifier"]["sure"]}
-    titles = {"sure": "S: sure of a digit", "coverage": "Coverage", "frechet": "Fréchet distance, not FID"}
-    for axes, (key, title) in zip(panels, titles.items(), strict=True):
-        lines = axes.plot(iterations, [s[key] for s in snapshots], color="C0", marker=".", linewidth=0.8, clip_on=False)
-        axes.axhline(np.mean(real[key]), color="black", linestyle=":", label="real images")
-        axes.set_xscale("symlog", linthresh=100)
-        axes.set(title=title, xlabel="generator iteration (linear below 100)", xlim=(0, iterations[-1]))
+    figure, ((sure, coverage, frechet),) = utils.subplots(1, 3)
+    style = {"color": "C0", "marker": ".", "linewidth": 0.8, "clip_on": False}
+    sure.plot(iterations, [s["sure"] for s in snapshots], **style)
+    sure.axhline(results["classifier"]["sure"], color="black", linestyle=":", label="real images")
+    sure.set(title="S: sure of a digit", ylabel="share of the samples", ylim=(0, 1.05))
+    lines = coverage.plot(iterations, [s["coverage"] for s in snapshots], **style)
     lines[0].set_label("samples, a line for each set of noise")
-    panels[0].set(ylabel="share of the samples", ylim=(0, 1.05))
-    panels[1].set(ylabel="share of the held-out images", ylim=(0, 1.05))
-    panels[2].set(ylabel="logarithmic", yscale="log")
+    coverage.axhline(np.mean(results["training"]["coverage"]), color="black", linestyle=":")
+    coverage.set(title="Coverage", ylabel="share of the held-out images", ylim=(0, 1.05))
+    frechet.plot(iterations, [s["frechet"] for s in snapshots], **style)
+    frechet.axhline(np.mean(results["training"]["frechet"]), color="black", linestyle=":")
+    frechet.set(title="Fréchet distance, not FID", ylabel="logarithmic", yscale="log")
+    for axes in (sure, coverage, frechet):
+        axes.set_xscale("symlog", linthresh=100)
+        axes.set(xlabel="generator iteration (linear below 100)", xlim=(0, iterations[-1]))
     utils.save_figure(figure, path)
 
 
