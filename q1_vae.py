@@ -25,22 +25,25 @@ import utils
 from results import pages
 from results import vae as words
 
-RECIPE = {  # the assignment's
-    "epochs": 20,  # passes over the training images
-    "batch_size": 64,  # images per update
-    "lr": 3e-4,  # learning rate of Adam
-    "latent_size": 100,  # number L of latent variables
-    "kl_samples": 10,  # samples per image of the Monte Carlo KL
-    "importance_samples": 200,  # samples K per image for log p(x)
-    "test_images": 10_000,  # of the test set, evenly spaced
-    "repeats": 1,  # seeds
-    "curve_samples": [1, 5, 10, 50, 200, 1000],  # K of the curve; groups of samples nest, so by Jensen it cannot fall
-}
 QUICK = {"epochs": 3, "test_images": 500}
 ESTIMATORS = words.LABELS  # of the KL term, with their names
 
 
-# --- The five functions of the assignment -----------------------------------------------------------------------------
+def get_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The recipe: the assignment's defaults, each with its sentence."""
+    parser = utils.make_parser(__doc__, "q1_vae", ["binarized_mnist", "mnist", "synthetic"], QUICK)
+    add = parser.add_argument
+    add("--epochs", type=utils.positive_int, default=20, help="passes over the training images")
+    add("--batch-size", type=utils.positive_int, default=64, help="images per update")
+    add("--lr", type=utils.positive_float, default=3e-4, help="learning rate of Adam")
+    add("--latent-size", type=utils.positive_int, default=100, help="number L of latent variables")
+    add("--kl-samples", type=utils.positive_int, default=10, help="samples per image of the Monte Carlo KL")
+    add("--importance-samples", type=utils.positive_int, default=200, help="samples K per image for log p(x)")
+    add("--test-images", type=utils.positive_int, default=10_000, help="test images used, evenly spaced")
+    add("--repeats", type=utils.positive_int, default=1, help="number of seeds, counted up from SEED")
+    # K of the curve; groups of samples nest, so by Jensen it cannot fall
+    parser.set_defaults(curve_samples=[1, 5, 10, 50, 200, 1000])
+    return utils.parse_args(parser, argv, QUICK)
 
 
 def sum_per_example(x: Tensor) -> Tensor:
@@ -99,9 +102,6 @@ def kl_gaussian_gaussian_mc(
     return sum_per_example(0.5 * (logvar_p - logvar_q + squares))
 
 
-# --- Model ------------------------------------------------------------------------------------------------------------
-
-
 class VAE(nn.Module):
     """Gaussian encoder q(z|x), prior N(0, I) and Bernoulli decoder p(x|z) for images (B, 784) of 0 and 1.
 
@@ -110,7 +110,6 @@ class VAE(nn.Module):
 
     def __init__(self, latent_size: int = 100):
         super().__init__()
-        self.latent_size = latent_size
         self.encoder = nn.Sequential(
             nn.Linear(784, 300),
             nn.ELU(),
@@ -135,7 +134,7 @@ class VAE(nn.Module):
         return self.decoder(z) - 5
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
-        """log p(x|z) from logits, log_likelihood_bernoulli without its rounding.
+        """log p(x|z) from logits, log_likelihood_bernoulli without its clamp of the means.
 
         x: (B, 784); z: (B, L), or (B, K, L) for K samples an image. Returns (B,) or (B, K).
         """
@@ -161,9 +160,6 @@ def elbo(vae: VAE, x: Tensor, estimator: str, kl_samples: int) -> Tensor:
     return vae.log_likelihood(x, z) - kl
 
 
-# --- Training ---------------------------------------------------------------------------------------------------------
-
-
 @torch.no_grad()
 def mean_elbo(vae: VAE, images: Tensor, estimator: str, kl_samples: int) -> float:
     """Mean ELBO over images: (N, 784) uint8."""
@@ -177,7 +173,7 @@ def training_config(estimator: str, seed: int, args: argparse.Namespace, source:
 
 
 def train(estimator: str, seed: int, data: dict[str, Tensor], args: argparse.Namespace, source: str) -> None:
-    """Train one VAE, or go on from its checkpoint, which gets its history: one entry per epoch.
+    """Train one VAE, or go on from its checkpoint, where the history is kept: one entry per epoch.
 
     data: what `load_images` returns. Raises InputError for a checkpoint that does not fit and for a loss that is not
     finite.
@@ -201,8 +197,7 @@ def train(estimator: str, seed: int, data: dict[str, Tensor], args: argparse.Nam
         batches = torch.randperm(len(images), device=args.device).split(args.batch_size)
         for batch in tqdm(batches, desc=f"{estimator} epoch {epoch}", leave=False, disable=None):
             loss = -elbo(vae, images[batch].float(), estimator, args.kl_samples).mean()
-            if args.device.type == "cpu":  # where looking at a number does not hold up the device
-                utils.check_finite(loss, f"the loss in epoch {epoch}")
+            utils.check_finite(loss, f"the loss in epoch {epoch}")
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -215,9 +210,6 @@ def train(estimator: str, seed: int, data: dict[str, Tensor], args: argparse.Nam
         train_elbo, valid_elbo, seconds = (history[key][-1] for key in ("train_elbo", "elbo", "seconds"))
         text = f"ELBO train {train_elbo:.2f}, valid {valid_elbo:.2f}, {seconds:.1f} s"
         print(f"{ESTIMATORS[estimator]}, seed {seed}, epoch {epoch}/{args.epochs}: {text}")
-
-
-# --- Evaluation -------------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -258,40 +250,30 @@ def load_vae(estimator: str, seed: int, args: argparse.Namespace, source: str) -
     return vae
 
 
-def evaluate(vae: VAE, estimator: str, seed: int, data: dict[str, Tensor], args: argparse.Namespace) -> dict:
-    """Return the ELBO of test and as many training images, test log-likelihood and its curve.
+def evaluate(histories: dict, data: dict[str, Tensor], args: argparse.Namespace, source: str) -> dict:
+    """Return `results` of metrics.json: the numbers of each seed that has both models, and the curves.
 
-    The curve, on every tenth test image: `estimates` of log p(x) for each K of `curve_samples`, and `curve_elbo`.
+    The curves, of every tenth test image: `estimates` of log p(x) for each K of `curve_samples`, and the `elbo`.
     """
     test = data["test"]
-    torch.manual_seed(seed)
-    log_weights = importance_log_weights(vae, test[::10], args.curve_samples[-1])
-    return {
-        "estimates": [utils.mean(log_mean_exp(log_weights.view(-1, k))) for k in args.curve_samples],
-        "curve_elbo": mean_elbo(vae, test[::10].repeat(50, 1), estimator, args.kl_samples),  # 50 z, for precision
-        "log_likelihood": utils.mean(log_likelihood_importance_sampling(vae, test, args.importance_samples)),
-        "test_elbo": mean_elbo(vae, test, estimator, args.kl_samples),
-        "train_elbo": mean_elbo(vae, data["train"][: len(test)], estimator, args.kl_samples),
-    }
-
-
-def evaluate_all(histories: dict, data: dict[str, Tensor], args: argparse.Namespace, source: str) -> dict:
-    """Return `results` of metrics.json: the numbers of each seed that has both models, and the curves."""
-    seeds = {}
-    estimates = {name: [] for name in ESTIMATORS}
-    elbos = {name: [] for name in ESTIMATORS}
+    seeds, estimates, elbos = {}, {name: [] for name in ESTIMATORS}, {name: [] for name in ESTIMATORS}
     for seed in sorted(histories["analytic"].keys() & histories["mc"].keys()):
-        seeds[str(seed)] = {}
+        seeds[str(seed)] = numbers = {}
         for name in ESTIMATORS:
-            numbers = evaluate(load_vae(name, seed, args, source), name, seed, data, args)
-            estimates[name].append(numbers.pop("estimates"))
-            elbos[name].append(numbers.pop("curve_elbo"))
-            numbers["elbo"] = histories[name][seed]["elbo"][-1]
-            for key, value in numbers.items():
-                seeds[str(seed)][f"{key}_{name}"] = value
+            vae = load_vae(name, seed, args, source)
+            torch.manual_seed(seed)
+            log_weights = importance_log_weights(vae, test[::10], args.curve_samples[-1])
+            grouped = [log_weights.view(-1, k) for k in args.curve_samples]  # a row: k of the samples of an image
+            estimates[name].append([utils.mean(log_mean_exp(weights)) for weights in grouped])
+            elbos[name].append(mean_elbo(vae, test[::10].repeat(50, 1), name, args.kl_samples))  # 50 z, for precision
+            log_p = log_likelihood_importance_sampling(vae, test, args.importance_samples)
+            numbers[f"log_likelihood_{name}"] = utils.mean(log_p)
+            numbers[f"test_elbo_{name}"] = mean_elbo(vae, test, name, args.kl_samples)
+            numbers[f"train_elbo_{name}"] = mean_elbo(vae, data["train"][: len(test)], name, args.kl_samples)
+            numbers[f"elbo_{name}"] = histories[name][seed]["elbo"][-1]
     first = next(iter(seeds.values()))
     curves = {"samples": args.curve_samples, "estimates": estimates, "elbo": elbos}
-    return first | {"seeds": seeds, "curves": curves, "test_images": len(data["test"])}
+    return first | {"seeds": seeds, "curves": curves, "test_images": len(test)}
 
 
 def evenly_spaced(images: Tensor, num: int) -> Tensor:
@@ -324,9 +306,6 @@ def load_images(args: argparse.Namespace) -> tuple[dict, str]:
     return {split: tensor.flatten(1).to(args.device) for split, tensor in images.items()}, source
 
 
-# --- Figures ----------------------------------------------------------------------------------------------------------
-
-
 def draw_curves(metrics: dict, out: Path) -> None:
     """Write the figures that need metrics.json alone: validation ELBO against epochs, log p(x) against samples."""
     draw_elbo(metrics, out / "elbo.png")
@@ -343,7 +322,7 @@ def plot_band(axes, x: list, curves: list[list[float]], color: str, label: str) 
 
 def draw_elbo(metrics: dict, path: Path) -> None:
     results, history = metrics["results"], metrics["history"]
-    seeds, original = list(results["seeds"]), not words.objection(metrics)
+    seeds, comparable = list(results["seeds"]), not words.objection(metrics)
     figure, ((whole, late),) = utils.subplots(1, 2)
     for color, (name, label) in zip(("C0", "C1"), ESTIMATORS.items(), strict=True):
         curves = [history[f"{name}_seed{seed}"]["elbo"] for seed in seeds]
@@ -351,7 +330,7 @@ def draw_elbo(metrics: dict, path: Path) -> None:
         half = len(epochs) // 2
         plot_band(whole, epochs, curves, color, label)
         plot_band(late, epochs[half:], [curve[half:] for curve in curves], color, label)
-        if original:
+        if comparable:
             late.axhline(words.ORIGINAL[f"elbo_{name}"], color=color, linestyle=":", label=f"original, {label}")
     over = f"mean of {len(seeds)} seeds, band: 1 SD" if len(seeds) > 1 else "one seed"
     whole.set(title=f"Validation ELBO, {over}", xlabel="epoch", ylabel="nats per image")
@@ -389,10 +368,10 @@ def draw_grids(grids: dict[str, Tensor], path: Path) -> None:
 
 
 @torch.no_grad()
-def draw_images(vaes: dict[str, VAE], test: Tensor, seed: int, out: Path) -> None:
+def draw_images(vaes: dict[str, VAE], test: Tensor, seed: int, args: argparse.Namespace) -> None:
     """Write the figures that need the models: samples from the prior and reconstructions."""
     torch.manual_seed(seed)
-    z = torch.randn(100, vaes["mc"].latent_size, device=test.device)
+    z = torch.randn(100, args.latent_size, device=test.device)
     x = evenly_spaced(test, 50).float()
     samples, reconstructions = {}, {}
     for name, vae in vaes.items():
@@ -400,25 +379,8 @@ def draw_images(vaes: dict[str, VAE], test: Tensor, seed: int, out: Path) -> Non
         means = vae.decode(vae.encode(x)[0]).sigmoid()
         title = f"Test images (left) and reconstructions, {ESTIMATORS[name]}"
         reconstructions[title] = torch.stack([x, means], 1).flatten(0, 1)
-    draw_grids(samples, out / "samples.png")
-    draw_grids(reconstructions, out / "reconstructions.png")
-
-
-# --- Command line -----------------------------------------------------------------------------------------------------
-
-
-def get_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = utils.make_parser(__doc__, "q1_vae", ["binarized_mnist", "mnist", "synthetic"], QUICK)
-    add = parser.add_argument
-    add("--epochs", type=utils.positive_int, help="passes over the training images")
-    add("--batch-size", type=utils.positive_int, help="images per update")
-    add("--lr", type=utils.positive_float, help="learning rate of Adam, per update")
-    add("--latent-size", type=utils.positive_int, help="number of latent variables")
-    add("--kl-samples", type=utils.positive_int, help="samples per image of the Monte Carlo KL")
-    add("--importance-samples", type=utils.positive_int, help="samples K per image for log p(x)")
-    add("--test-images", type=utils.positive_int, help="test images used, evenly spaced")
-    add("--repeats", type=utils.positive_int, help="number of seeds, counted up from SEED")
-    return utils.parse_args(parser, argv, RECIPE, QUICK)
+    draw_grids(samples, args.out / "samples.png")
+    draw_grids(reconstructions, args.out / "reconstructions.png")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -432,19 +394,19 @@ def main(argv: list[str] | None = None) -> None:
         return
     trainings = [(name, seed) for seed in range(args.seed, args.seed + args.repeats) for name in ESTIMATORS]
     utils.open_out(args, "q1_vae", [utils.training_path(args, *training) for training in trainings])
-    for training in trainings:
-        train(*training, images, args, source)
+    for name, seed in trainings:
+        train(name, seed, images, args, source)
 
     start = time.perf_counter()
     histories, made_by, seconds = utils.finished_trainings(args, training_config, list(ESTIMATORS), source)
-    results = evaluate_all(histories, images, args, source)
+    results = evaluate(histories, images, args, source)
     seeds = [int(seed) for seed in results["seeds"]]
     vaes = {name: load_vae(name, seeds[0], args, source) for name in ESTIMATORS}
-    draw_images(vaes, images["test"], seeds[0], args.out)
+    draw_images(vaes, images["test"], seeds[0], args)
 
     seconds += time.perf_counter() - start
     history = {f"{name}_seed{seed}": histories[name][seed] for seed in seeds for name in ESTIMATORS}
-    content = {"config": utils.run_config(args), "seconds": seconds, "history": history, "results": results}
+    content = {"seconds": seconds, "history": history, "results": results}
     metrics = utils.save_metrics(args, "q1_vae", source, made_by, **content)
     pages.publish(metrics, args.out, words, draw_curves)
 

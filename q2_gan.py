@@ -18,44 +18,69 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 from torchvision.utils import make_grid
 from tqdm import tqdm, trange
 
 import utils
 from data.augmentation import distort
-from data.classifier import Classifier, classify, judge, read_digits, sure_digits
+from data.classifier import (
+    Classifier,
+    classify,
+    count_digits,
+    judge,
+    measure,
+    neighbour_distances,
+    read_digits,
+    sure_digits,
+)
 from results import gan as words
 from results import pages
 
-RECIPE = {  # the assignment's
-    "iterations": 50_000,  # updates of the generator
-    "critic_updates": 5,  # of the critic for each of the generator
-    "penalty": 10.0,  # coefficient of the Lipschitz penalty
-    "batch_size": 64,  # images per update
-    "lr": 1e-4,  # learning rate of Adam
-    "betas": [0.5, 0.9],  # of Adam
-    "width": 64,  # channels h next to the image; deeper layers have 2h and 4h
-    "latent_size": 100,  # number of latent variables
-    "perturb_dims": [3, 30, 35, 50],  # latent dimensions to perturb
-}
-RECIPE |= {  # how it is measured
-    "classifier_steps": 900,  # updates of the classifier, 128 images each
-    "augmentation": {"rotation": 15, "scale": 1.2, "shift": 3, "contrast": 0.5, "inversion": 0.5},  # of `distort`
-    "sure": 0.9,  # probability from which the classifier is sure of a digit
-    "samples": 5000,  # of each snapshot, in each set of noise
-    "noise_sets": 5,  # independent ones, for the standard errors
-    "held_out": 10_000,  # test images to compare with, at most; drawn at random where there are more
-    "neighbours": 5,  # k of the coverage
-    "epsilons": [1, 2, 3, 5, 10, 20],  # lengths of a perturbation, in standard deviations of the prior
-    "alphas": [round(0.1 * step, 1) for step in range(11)],  # places along an interpolation
-}
 QUICK = {"iterations": 400, "width": 16, "lr": 1e-3, "classifier_steps": 150, "samples": 1000}
 SNAPSHOT_PLACES = (0, 0.14, 0.4, 1)  # of the iterations; the original's 0, 7,000, 20,000 and 50,000
 RECORD_EVERY = 10  # iterations; a log line is printed for every tenth record
 SAVE_EVERY = 60  # seconds
 
 
-# --- The functions of the assignment ----------------------------------------------------------------------------------
+def get_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The recipe: the assignment's defaults, each with its sentence, and how the samples are measured."""
+    parser = utils.make_parser(__doc__, "q2_gan", ["svhn", "mnist", "synthetic"], QUICK)
+    add = parser.add_argument
+    add("--iterations", type=utils.positive_int, default=50_000, help="updates of the generator")
+    add("--critic-updates", type=utils.positive_int, default=5, help="updates of the critic for each of the generator")
+    add("--penalty", type=utils.positive_float, default=10.0, help="coefficient of the Lipschitz penalty")
+    add("--batch-size", type=utils.positive_int, default=64, help="images per update")
+    add("--lr", type=utils.positive_float, default=1e-4, help="learning rate of Adam")
+    add("--width", type=utils.positive_int, default=64, help="channels h next to the image; deeper layers: 2h, 4h")
+    add("--latent-size", type=utils.positive_int, default=100, help="number of latent variables")
+    add("--snapshots", type=utils.natural, nargs="+", help="kept beside the last (default: at 0, 14 and 40%%)")
+    dims = [3, 30, 35, 50]
+    add("--perturb-dims", type=utils.natural, nargs="+", default=dims, help="latent dimensions to perturb")
+    add("--classifier-steps", type=utils.positive_int, default=900, help="updates of the classifier, 128 images each")
+    add("--samples", type=utils.two_or_more, default=5000, help="samples per snapshot and set of noise, to be measured")
+    parser.set_defaults(
+        betas=[0.5, 0.9],  # of Adam
+        augmentation={"rotation": 15, "scale": 1.2, "shift": 3, "contrast": 0.5, "inversion": 0.5},  # of `distort`
+        sure=0.9,  # probability from which the classifier is sure of a digit
+        noise_sets=5,  # independent ones, for the standard errors
+        held_out=10_000,  # test images to compare with, at most
+        neighbours=5,  # k of the coverage
+        epsilons=[1, 2, 3, 5, 10, 20],  # lengths of a perturbation, in standard deviations of the prior
+        alphas=[round(0.1 * step, 1) for step in range(11)],  # places along an interpolation
+    )
+    args = utils.parse_args(parser, argv, QUICK)
+    args.perturb_dims = list(dict.fromkeys(args.perturb_dims))
+    # in each set of noise; one more, so that few samples give one
+    args.starts, args.pairs = args.samples // 10 + 1, args.samples // 5 + 1
+    args.control_starts = args.samples // 100 + 1  # a start takes 1,200 images there
+    places = args.snapshots or [round(place * args.iterations) for place in SNAPSHOT_PLACES]
+    args.snapshots = sorted({*places, args.iterations})
+    if args.snapshots[-1] > args.iterations:
+        raise utils.InputError(f"--snapshots {args.snapshots[-1]} lies past --iterations {args.iterations}")
+    if (dim := max(args.perturb_dims)) >= args.latent_size:
+        raise utils.InputError(f"--perturb-dims {dim}: dimensions go from 0 to {args.latent_size - 1}")
+    return args
 
 
 def vf_wasserstein_distance(p: Tensor, q: Tensor, critic: nn.Module) -> Tensor:
@@ -76,9 +101,6 @@ def lp_reg(x: Tensor, y: Tensor, critic: nn.Module) -> Tensor:
     x_hat = (alpha * x + (1 - alpha) * y).detach().requires_grad_()
     (gradient,) = torch.autograd.grad(critic(x_hat).sum(), x_hat, create_graph=True)
     return (gradient.flatten(1).norm(dim=1) - 1).clamp(min=0).square().mean()
-
-
-# --- Models -----------------------------------------------------------------------------------------------------------
 
 
 class Generator(nn.Module):
@@ -123,9 +145,6 @@ class Critic(nn.Module):
         return self.layers(x).flatten()
 
 
-# --- Training ---------------------------------------------------------------------------------------------------------
-
-
 def scale(images: Tensor) -> Tensor:
     """Map uint8 to floats in [-1, 1]."""
     return images.float() / 127.5 - 1
@@ -157,7 +176,7 @@ def train(data: dict, args: argparse.Namespace, config: dict) -> None:
     critic = Critic(args.width).to(args.device, memory_format=layout)
     generator_adam = torch.optim.Adam(generator.parameters(), args.lr, tuple(args.betas), fused=True)
     critic_adam = torch.optim.Adam(critic.parameters(), args.lr, tuple(args.betas), fused=True)
-    networks = {"generator": generator, "critic": critic}
+    networks = {"generator": generator, "critic": critic}  # what a snapshot holds
     modules = networks | {"generator_adam": generator_adam, "critic_adam": critic_adam}
     history = {"iteration": 0, "seconds": 0.0, "distance": [], "penalty": []}
     history["sums"] = [0.0, 0.0]  # of distance and penalty since the last record
@@ -178,7 +197,7 @@ def train(data: dict, args: argparse.Namespace, config: dict) -> None:
 
     sums = torch.tensor(history["sums"], device=args.device)
     saved = time.perf_counter()
-    start = saved - history["seconds"]
+    start = saved - history["seconds"]  # as if there had been no pause
 
     def save(target: Path, states: dict, iteration: int) -> None:
         weights = [weight.detach().sum() for network in networks.values() for weight in network.parameters()]
@@ -211,7 +230,7 @@ def train(data: dict, args: argparse.Namespace, config: dict) -> None:
         generator_adam.step()
         critic.requires_grad_(True)
 
-        sums += torch.stack([distance, penalty]).detach()
+        sums += torch.stack([distance, penalty]).detach()  # those of the last of the critic's updates
         if iteration % RECORD_EVERY == 0:
             utils.check_finite(sums, f"distance or penalty at iteration {iteration}")
             mean_distance, mean_penalty = (sums / RECORD_EVERY).tolist()
@@ -229,24 +248,8 @@ def train(data: dict, args: argparse.Namespace, config: dict) -> None:
             saved = time.perf_counter()
 
 
-@torch.no_grad()
-def recalibrate(generator: Generator, z: Tensor) -> None:
-    """Set evaluation mode with batch-normalisation statistics estimated anew, as the mean over batches z: (S, B, L).
-
-    Those of training lag behind the weights, and an untrained generator has none: it would draw flat grey.
-    """
-    for module in generator.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.reset_running_stats()
-            module.momentum = None  # the mean of all batches
-    generator.train()
-    for batch in z:
-        generator(batch)
-    generator.eval()
-
-
 def load_snapshots(args: argparse.Namespace, config: dict) -> tuple[dict[int, Generator], dict[int, Critic], dict]:
-    """Return generators, recalibrated, and critics of the snapshots by iteration, and the history up to the last."""
+    """Return generators in evaluation mode, critics, both by iteration, and the history up to the last snapshot."""
     torch.manual_seed(args.seed)
     z = torch.randn(20, args.batch_size, args.latent_size, device=args.device)
     generators, critics = {}, {}
@@ -255,12 +258,10 @@ def load_snapshots(args: argparse.Namespace, config: dict) -> tuple[dict[int, Ge
         history = utils.load_checkpoint(snapshot_path(args, iteration), config, networks)
         for network in networks.values():
             network.to(args.device, memory_format=utils.memory_format(args.device))
-        recalibrate(networks["generator"], z)
+        update_bn(z, networks["generator"])  # of training they lag behind the weights, and at 0 there are none
+        networks["generator"].eval()
         generators[iteration], critics[iteration] = networks["generator"], networks["critic"]
     return generators, critics, history
-
-
-# --- The classifier ---------------------------------------------------------------------------------------------------
 
 
 def train_classifier(data: dict, args: argparse.Namespace, source: str) -> Classifier:
@@ -291,9 +292,6 @@ def train_classifier(data: dict, args: argparse.Namespace, source: str) -> Class
     return classifier.eval()
 
 
-# --- Evaluation -------------------------------------------------------------------------------------------------------
-
-
 @torch.no_grad()
 def generate(generator: Generator, z: Tensor) -> Tensor:
     """Images (..., 3, 32, 32) for z: (..., L), in chunks."""
@@ -303,44 +301,6 @@ def generate(generator: Generator, z: Tensor) -> Tensor:
 def choose(images: Tensor, num: int) -> Tensor:
     """`num` random ones of the uint8 images, or all, as floats in [-1, 1]."""
     return scale(images[torch.randperm(len(images), device=images.device)[:num]])
-
-
-def frechet_distance(p: Tensor, q: Tensor) -> float:
-    """Squared distance |m_p - m_q|^2 + tr(C_p + C_q - 2 (C_p C_q)^1/2) of normals fitted to features (N, F), (M, F).
-
-    Heusel et al., arXiv 1706.08500, there of Inception's features.
-    """
-    p, q = p.cpu().double(), q.cpu().double()
-    cov_p, cov_q = p.T.cov(), q.T.cov()
-    eigenvalues = torch.linalg.eigvals(cov_p @ cov_q).real.clamp(min=0)  # those of the root are their roots
-    return float((p.mean(0) - q.mean(0)).square().sum() + (cov_p + cov_q).trace() - 2 * eigenvalues.sqrt().sum())
-
-
-def neighbour_distances(features: Tensor, k: int) -> Tensor:
-    """Distance of each of the features (N, F) to its k-th neighbour among the others: (N,)."""
-    nearest = torch.cdist(features, features).topk(min(k + 1, len(features)), dim=1, largest=False).values
-    return nearest[:, -1]  # the first is the distance to itself
-
-
-def count_digits(digits: Tensor) -> list[int]:
-    """How often each digit is read; digits: (N,), -1 where none is."""
-    return torch.bincount(digits[digits >= 0], minlength=10).tolist()
-
-
-def measure(images: Tensor, classifier: Classifier, real: Tensor, radii: Tensor, sure: float) -> dict:
-    """What the classifier finds in images (N, 3, 32, 32), beside the features (M, F) of real ones.
-
-    Share of images in which it is sure of a digit, how often of each, share of real ones with an image within their
-    `radii` (M,) (coverage; Naeem et al., arXiv 2002.09797), and the Fréchet distance.
-    """
-    features, probabilities = classify(classifier, images)
-    digits = sure_digits(probabilities, sure)
-    return {
-        "sure": utils.mean(digits >= 0),
-        "digits": count_digits(digits),
-        "coverage": utils.mean((torch.cdist(real, features) <= radii[:, None]).any(1)),
-        "frechet": frechet_distance(features, real),
-    }
 
 
 @torch.no_grad()
@@ -369,10 +329,10 @@ def reached_share(
     The mean over directions: (D, L), and the number of sure starts.
     """
     epsilons = torch.tensor(args.epsilons, device=z.device)
-    before = read_digits(classifier, generate(generator, z), args.sure)
+    before = read_digits(classifier, generate(generator, z), args.sure)  # (N,)
     starts, reached = int((before >= 0).sum()), []
     for direction in directions.to(z.device):
-        after = read_digits(classifier, generate(generator, perturb(z, direction, epsilons)), args.sure)
+        after = read_digits(classifier, generate(generator, perturb(z, direction, epsilons)), args.sure)  # (E, N)
         others = ((after >= 0) & (after != before)).any(0) & (before >= 0)
         reached.append(int(others.sum()) / max(1, starts))
     return sum(reached) / len(reached), starts
@@ -415,9 +375,9 @@ def stack_sets(sets: list) -> dict | list:
 def evaluate(generators: dict, critics: dict, classifier: Classifier, data: dict, args: argparse.Namespace) -> dict:
     """The numbers behind the claims: lists over sets of noise.
 
-    Per snapshot what `measure` and, after the first, `memorisation` return; of as many training images what `measure`
-    does; of the last snapshot what its perturbations and interpolations do; and, without sets, the digits in the
-    held-out images and what `judge` says of the classifier.
+    Per snapshot what `measure` and, but at iteration 0, `memorisation` return; of as many training images what
+    `measure` does; of the last snapshot what its perturbations and interpolations do; and, without sets, the digits in
+    the held-out images and what `judge` says of the classifier.
     """
     torch.manual_seed(args.seed)
     chosen = torch.randperm(len(data["test_images"]), device=args.device)[: args.held_out]
@@ -433,7 +393,7 @@ def evaluate(generators: dict, critics: dict, classifier: Classifier, data: dict
         for iteration, generator in generators.items():
             samples = generate(generator, z)
             snapshots[str(iteration)] = measure(samples, classifier, real, radii, args.sure)
-            if iteration:
+            if iteration:  # an untrained critic says nothing
                 ratio = memorisation(critics[iteration], training, held_out, samples)
                 snapshots[str(iteration)]["memorisation"] = ratio
         latent, pixel = interpolate(last, z[: args.pairs], z[-args.pairs :], alphas)
@@ -453,9 +413,6 @@ def evaluate(generators: dict, critics: dict, classifier: Classifier, data: dict
     results["held_out"] = {"images": len(held_out), "digits": digits}
     results["classifier"] = judge(classifier, held_out, data["test_labels"][chosen], args.sure)
     return results
-
-
-# --- Figures ----------------------------------------------------------------------------------------------------------
 
 
 def draw_curves(metrics: dict, out: Path) -> None:
@@ -518,7 +475,7 @@ def draw_images(generators: dict, classifier: Classifier, data: dict, args: argp
     """Write the figures of images: the same noise at all snapshots, perturbations and interpolations of the last.
 
     Those start at the first noise vectors whose image the classifier is sure of. Returns the digits that it reads in
-    the perturbed images, a row for each of the figure, at ε = 0, 1, ..., -1 where it is not sure.
+    the perturbed images, a row for each of the figure, from ε = 0 on; -1 where it is not sure.
     """
     torch.manual_seed(args.seed)
     z = torch.randn(1000, args.latent_size, device=args.device)
@@ -536,7 +493,7 @@ def draw_images(generators: dict, classifier: Classifier, data: dict, args: argp
     sure = read_digits(classifier, generate(last, z), args.sure) >= 0
     z = torch.cat([z[sure], z[~sure]])
     dims, epsilons = args.perturb_dims, torch.arange(args.epsilons[-1] + 1, device=args.device)
-    directions = torch.eye(args.latent_size, device=args.device)[dims * 2]
+    directions = torch.eye(args.latent_size, device=args.device)[[*dims, *dims]]
     starts = torch.cat([z[:1].expand(len(dims), -1), z[1 : len(dims) + 1]])  # one for all, then one for each
     images = generate(last, perturb(starts, directions, epsilons)).transpose(0, 1)
     digits = read_digits(classifier, images, args.sure).cpu()
@@ -562,50 +519,21 @@ def draw_strips(rows: dict[str, Tensor], labels: list, title: str, path: Path, d
     """
     height = 34 if digits is None else 52  # pixels of a cell: the image, a border of 2, and room for a digit
     cells = F.pad(torch.cat(list(rows.values())).cpu() / 2 + 0.5, (0, 0, 0, height - 34), value=1).clamp(0, 1)
-    width, tall = 0.42 * len(labels) + 1.5, 0.0132 * height * len(rows) + 0.8
+    width, tall = 0.42 * len(labels) + 1.5, 0.0132 * height * len(rows) + 0.8  # inches
     figure, ((axes,),) = utils.subplots(1, 1, width, tall)
     axes.grid(False)
     axes.imshow(make_grid(cells, nrow=len(labels), pad_value=1).permute(1, 2, 0).numpy(), interpolation="nearest")
     if digits is not None:
         for row, column in itertools.product(range(len(rows)), range(len(labels))):
-            text, color = (digits[row, column].item(), "black") if digits[row, column] >= 0 else ("?", "grey")
-            axes.text(34 * column + 18, height * row + 40, text, color=color, size=8, ha="center", va="center")
+            digit = digits[row, column].item()
+            text = "?" if digit < 0 else str(digit)
+            axes.text(34 * column + 18, height * row + 40, text, size=8, ha="center", va="center")
     axes.tick_params(length=0, labelsize=8, labeltop=True, labelbottom=False)
     axes.spines[:].set_visible(False)
     axes.set_xticks([34 * i + 18 for i in range(len(labels))], labels)
     axes.set_yticks([height * i + 18 for i in range(len(rows))], list(rows))
     axes.set_title(title, fontsize=10)
     utils.save_figure(figure, path)
-
-
-# --- Command line -----------------------------------------------------------------------------------------------------
-
-
-def get_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = utils.make_parser(__doc__, "q2_gan", ["svhn", "mnist", "synthetic"], QUICK)
-    add = parser.add_argument
-    add("--iterations", type=utils.positive_int, help="updates of the generator")
-    add("--critic-updates", type=utils.positive_int, help="updates of the critic for each of the generator")
-    add("--penalty", type=utils.positive_float, help="coefficient of the Lipschitz penalty")
-    add("--batch-size", type=utils.positive_int, help="images per update")
-    add("--lr", type=utils.positive_float, help="learning rate of Adam")
-    add("--width", type=utils.positive_int, help="channels h next to the image; deeper layers: 2h, 4h")
-    add("--latent-size", type=utils.positive_int, help="number of latent variables")
-    add("--snapshots", type=utils.natural, nargs="+", help="kept beside the last (default: at 0, 14 and 40%%)")
-    add("--perturb-dims", type=utils.natural, nargs="+", help="latent dimensions to perturb")
-    add("--classifier-steps", type=utils.positive_int, help="updates of the classifier, 128 images each")
-    add("--samples", type=utils.two_or_more, help="samples per snapshot and set of noise, to be measured")
-    args = utils.parse_args(parser, argv, RECIPE, QUICK)
-    args.starts, args.pairs = args.samples // 10 + 1, args.samples // 5 + 1  # in each set; each takes many images
-    args.control_starts = args.samples // 100 + 1  # a start takes 1,200 images there
-    args.perturb_dims = list(dict.fromkeys(args.perturb_dims))
-    places = args.snapshots or [round(place * args.iterations) for place in SNAPSHOT_PLACES]
-    args.snapshots = sorted({*places, args.iterations})
-    if args.snapshots[-1] > args.iterations:
-        raise utils.InputError(f"--snapshots {args.snapshots[-1]} lies past --iterations {args.iterations}")
-    if (dim := max(args.perturb_dims)) >= args.latent_size:
-        raise utils.InputError(f"--perturb-dims {dim}: dimensions go from 0 to {args.latent_size - 1}")
-    return args
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -617,8 +545,8 @@ def main(argv: list[str] | None = None) -> None:
     print(f"data: {source}")
     if args.download:
         return
-    old = [args.out / "checkpoint.pt", *args.out.glob("snapshot_*.pt"), args.out / "classifier.pt"]
-    utils.open_out(args, "q2_gan", old)
+    checkpoints = [args.out / "checkpoint.pt", *args.out.glob("snapshot_*.pt"), args.out / "classifier.pt"]
+    utils.open_out(args, "q2_gan", checkpoints)
     torch.backends.cudnn.benchmark = True
     config = training_config(args, source)
     train(data, args, config)
@@ -630,7 +558,7 @@ def main(argv: list[str] | None = None) -> None:
     results["digits"] = draw_images(generators, classifier, data, args)
     seconds = history["seconds"] + time.perf_counter() - start
     training = {"training": {key: history[key] for key in ("distance", "penalty")}}
-    content = {"config": utils.run_config(args), "seconds": seconds, "history": training, "results": results}
+    content = {"seconds": seconds, "history": training, "results": results}
     metrics = utils.save_metrics(args, "q2_gan", source, history["provenance"], **content)
     pages.publish(metrics, args.out, words, draw_curves)
 

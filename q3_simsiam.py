@@ -26,21 +26,6 @@ from data.augmentation import augment, normalise
 from results import pages
 from results import simsiam as words
 
-RECIPE = {  # the assignment's
-    "runs": ["baseline", "no_stop_gradient", "no_predictor"],  # the original's; RUNS below has one more
-    "repeats": 1,  # seeds of each run
-    "epochs": 100,  # passes over the training images
-    "batch_size": 1024,  # images per update
-    "lr": 0.03,  # learning rate of SGD per 256 images of a batch, with cosine decay but for the predictor
-    "momentum": 0.9,  # of SGD
-    "weight_decay": 5e-4,  # of SGD
-    "dim": 2048,  # width d of the projector's output
-    "pred_dim": 512,  # hidden width of the predictor
-    "knn_k": 200,  # neighbours of the kNN classifier
-    "knn_temperature": 0.1,  # of its votes
-    "train_images": 0,  # a random subset to train on; 0 is all
-    "test_images": 0,  # from the first; 0 is all
-}
 QUICK = {"epochs": 3, "batch_size": 64, "train_images": 1600, "test_images": 1000, "lr": 0.4, "knn_k": 20}
 RUNS = {  # keyword arguments of SimSiam
     "baseline": {},
@@ -49,11 +34,32 @@ RUNS = {  # keyword arguments of SimSiam
     "fixed_random_predictor": {"MLP_mode": "fixed_random_init"},
 }
 BATCH_CURVES = ("loss", "batch_std")  # means over the batches of an epoch
-CURVES = (*BATCH_CURVES, "knn_accuracy", "knn_accuracy_backbone", "output_std", "effective_rank")
-CURVES += ("median_distance", "silent")  # those of the test images: what `monitor` returns
+MONITORS = ("knn_accuracy", "knn_accuracy_backbone", "output_std", "effective_rank", "median_distance", "silent")
+CURVES = (*BATCH_CURVES, *MONITORS)
 
 
-# --- Model ------------------------------------------------------------------------------------------------------------
+def get_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The recipe: the assignment's defaults, each with its sentence."""
+    parser = utils.make_parser(__doc__, "q3_simsiam", ["cifar10", "svhn", "synthetic"], QUICK)
+    add, runs = parser.add_argument, ["baseline", "no_stop_gradient", "no_predictor"]  # the original's
+    add("--runs", nargs="+", choices=list(RUNS), default=runs, help="to train; all that is finished in OUT is joined")
+    add("--repeats", type=utils.positive_int, default=1, help="number of seeds of each run, counted up from SEED")
+    add("--epochs", type=utils.positive_int, default=100, help="passes over the training images")
+    add("--batch-size", type=utils.two_or_more, default=1024, help="images per update")
+    lr = "learning rate of SGD per 256 images of a batch, with cosine decay but for the predictor"
+    add("--lr", type=utils.positive_float, default=0.03, help=lr)
+    add("--dim", type=utils.two_or_more, default=2048, help="width d of the projector's output")
+    add("--pred-dim", type=utils.positive_int, default=512, help="hidden width of the predictor")
+    add("--knn-k", type=utils.positive_int, default=200, help="neighbours of the kNN classifier")
+    add("--knn-temperature", type=utils.positive_float, default=0.1, help="of its votes")
+    add("--train-images", type=utils.natural, default=0, help="size of a random subset to train on; 0 is all")
+    add("--test-images", type=utils.natural, default=0, help="test images used, from the first; 0 is all")
+    precision = "of the network in training (default: bfloat16 on cuda, else float32)"
+    add("--precision", choices=["float32", "bfloat16"], help=precision)
+    parser.set_defaults(momentum=0.9, weight_decay=5e-4)  # of SGD
+    args = utils.parse_args(parser, argv, QUICK)
+    args.precision = args.precision or ("bfloat16" if args.device.type == "cuda" else "float32")
+    return args
 
 
 class CosineSimilarity(nn.Module):
@@ -109,7 +115,7 @@ class SimSiam(nn.Module):
             nn.ReLU(),
             nn.Linear(pred_dim, dim),
         )
-        if MLP_mode == "no_pred_mlp":
+        if MLP_mode == "no_pred_mlp":  # after the same draws, so that the runs of a seed see the same views
             self.predictor = nn.Identity()
         if MLP_mode == "fixed_random_init":
             self.predictor.requires_grad_(False)
@@ -137,9 +143,6 @@ class SimSiam(nn.Module):
         *backbone, projector = self.encoder.children()
         features = nn.Sequential(*backbone)(x).flatten(1)
         return features, projector(features)
-
-
-# --- Monitors ---------------------------------------------------------------------------------------------------------
 
 
 def knn_accuracy(
@@ -183,30 +186,27 @@ def median_distance(z: Tensor) -> float:
     return float((1 - z @ z.T)[first, second].median())
 
 
-# --- Training ---------------------------------------------------------------------------------------------------------
-
-
 def load_images(args: argparse.Namespace) -> tuple[dict[str, Tensor], str]:
     """Return what `utils.load_rgb` does, cut to --train-images random and the first --test-images images.
 
     The random images are the same for all seeds.
     """
-    tensors, source = utils.load_rgb(args)
-    generator = torch.Generator().manual_seed(0)
+    data, source = utils.load_rgb(args)
     for split, num in (("train", args.train_images), ("test", args.test_images)):
-        available = len(tensors[f"{split}_images"])
+        available = len(data[f"{split}_images"])
         if num > available or num == 1:
             raise utils.InputError(f"--{split}-images {num}: give 2 to {available}, or 0 for all")
-        order = torch.randperm(available, generator=generator) if split == "train" else torch.arange(available)
-        if num:
-            chosen = order[:num].to(args.device)
-            tensors[f"{split}_images"] = tensors[f"{split}_images"][chosen]
-            tensors[f"{split}_labels"] = tensors[f"{split}_labels"][chosen]
-    num = len(tensors["train_images"])
+    num = args.train_images or len(data["train_images"])
     for flag, value in (("--batch-size", args.batch_size), ("--knn-k", args.knn_k)):
         if value > num:
             raise utils.InputError(f"{flag} {value} is more than the {num} training images")
-    return tensors, source
+    if args.train_images:
+        order = torch.randperm(len(data["train_images"]), generator=torch.Generator().manual_seed(0))
+        chosen = order[: args.train_images].to(args.device)
+        data |= {"train_images": data["train_images"][chosen], "train_labels": data["train_labels"][chosen]}
+    if args.test_images:
+        data |= {key: data[key][: args.test_images] for key in ("test_images", "test_labels")}
+    return data, source
 
 
 @torch.no_grad()
@@ -215,7 +215,6 @@ def embed(model: SimSiam, images: Tensor) -> tuple[Tensor, Tensor]:
     model.eval()
     dtype = next(model.parameters()).dtype
     outputs = [model.represent(normalise(chunk.to(dtype) / 255)) for chunk in images.split(1000)]
-    model.train()
     features, z = zip(*outputs, strict=True)
     return torch.cat(features), torch.cat(z)
 
@@ -225,6 +224,7 @@ def test_accuracy(train: Tensor, test: Tensor, data: dict[str, Tensor], args: ar
     return knn_accuracy(train, data["train_labels"], test, data["test_labels"], args.knn_k, args.knn_temperature)
 
 
+@torch.no_grad()
 def monitor(model: SimSiam, data: dict[str, Tensor], args: argparse.Namespace) -> dict[str, float]:
     """kNN accuracy of projector and backbone, and how far the projector's outputs spread, on the test images.
 
@@ -232,30 +232,21 @@ def monitor(model: SimSiam, data: dict[str, Tensor], args: argparse.Namespace) -
     """
     features, z = embed(model, data["train_images"])
     test_features, test_z = embed(model, data["test_images"])
+    hidden = model.encoder.fc[:6](test_features)  # the projector's last hidden layer; where it is 0, outputs are equal
     return {
         "knn_accuracy": test_accuracy(z, test_z, data, args),
         "knn_accuracy_backbone": test_accuracy(features, test_features, data, args),
         "output_std": float(output_std(test_z)),
         "effective_rank": effective_rank(test_z),
         "median_distance": median_distance(test_z[:1000]),
-        "silent": silent_share(model, test_features),
+        "silent": utils.mean((hidden == 0).all(1)),
     }
-
-
-@torch.no_grad()
-def silent_share(model: SimSiam, features: Tensor) -> float:
-    """Share of the backbone's features (N, width) that leave the projector's last hidden layer at zero in all units.
-
-    In evaluation mode the projector's outputs of all these are equal.
-    """
-    hidden = model.eval().encoder.fc[:6](features)
-    model.train()
-    return utils.mean((hidden == 0).all(1))
 
 
 def pixel_accuracy(data: dict[str, Tensor], args: argparse.Namespace) -> float:
     """The kNN classifier's accuracy on the normalised pixels: what needs no network."""
-    train, test = (normalise(data[f"{split}_images"] / 255).flatten(1) for split in ("train", "test"))
+    train = normalise(data["train_images"] / 255).flatten(1)
+    test = normalise(data["test_images"] / 255).flatten(1)
     return test_accuracy(train, test, data, args)
 
 
@@ -264,14 +255,17 @@ def accuracy_float64(model: SimSiam, data: dict[str, Tensor], args: argparse.Nam
 
     It exceeds that of float32 where images differ by less than float32 resolves.
     """
-    model, data = copy.deepcopy(model).cpu().double(), {key: tensor.cpu() for key, tensor in data.items()}
-    (_, train), (_, test) = (embed(model, data[f"{split}_images"]) for split in ("train", "test"))
+    model = copy.deepcopy(model).cpu().double()
+    data = {key: tensor.cpu() for key, tensor in data.items()}
+    _, train = embed(model, data["train_images"])
+    _, test = embed(model, data["test_images"])
     return test_accuracy(train, test, data, args)
 
 
 def make_optimizer(model: SimSiam, lr: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
     """SGD whose groups, the encoder's and the predictor's parameters, say whether their rate is fixed (`fix_lr`)."""
-    encoder, predictor = ([p for p in m.parameters() if p.requires_grad] for m in (model.encoder, model.predictor))
+    encoder = [parameter for parameter in model.encoder.parameters() if parameter.requires_grad]
+    predictor = [parameter for parameter in model.predictor.parameters() if parameter.requires_grad]
     groups = [{"params": encoder, "fix_lr": False}, {"params": predictor, "fix_lr": True}]
     return torch.optim.SGD(groups, lr, momentum=momentum, weight_decay=weight_decay)
 
@@ -284,7 +278,7 @@ def training_config(run: str, seed: int, args: argparse.Namespace, source: str) 
 
 
 def train(run: str, seed: int, data: dict[str, Tensor], args: argparse.Namespace, source: str) -> None:
-    """Train one of RUNS, or go on from its checkpoint, which gets its history.
+    """Train one of RUNS, or go on from its checkpoint, where the history is kept.
 
     Entry 0 of each curve is the untrained network's (of loss and batch_std that of the first batch), the others are the
     epochs'; `seconds` has the epochs alone.
@@ -294,8 +288,9 @@ def train(run: str, seed: int, data: dict[str, Tensor], args: argparse.Namespace
     model.to(args.device, memory_format=utils.memory_format(args.device))
     lr = args.lr * args.batch_size / 256
     optimizer = make_optimizer(model, lr, args.momentum, args.weight_decay)
-    modules, config = {"model": model, "optimizer": optimizer}, training_config(run, seed, args, source)
-    path, history = utils.training_path(args, run, seed), {key: [] for key in (*CURVES, "seconds")}
+    modules = {"model": model, "optimizer": optimizer}
+    path, config = utils.training_path(args, run, seed), training_config(run, seed, args, source)
+    history = {key: [] for key in (*CURVES, "seconds")}
     if path.exists():
         history = utils.load_checkpoint(path, config, modules)
     done, name = len(history["seconds"]), f"{run} seed {seed}"
@@ -311,6 +306,7 @@ def train(run: str, seed: int, data: dict[str, Tensor], args: argparse.Namespace
         record(monitor(model, data, args))
     for epoch in range(done + 1, args.epochs + 1):
         start, steps = time.perf_counter(), []
+        model.train()
         for group in optimizer.param_groups:
             if not group["fix_lr"]:
                 group["lr"] = lr * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / args.epochs))
@@ -326,10 +322,8 @@ def train(run: str, seed: int, data: dict[str, Tensor], args: argparse.Namespace
             loss.backward()
             optimizer.step()
             steps.append(torch.stack([loss.detach(), output_std(z1)]))
-            if args.device.type == "cpu":  # where looking at a number does not hold up the device
-                utils.check_finite(steps[-1], f"the loss in epoch {epoch} of {name}")
+            utils.check_finite(steps[-1], f"the loss in epoch {epoch} of {name}")
         numbers = torch.stack(steps)
-        utils.check_finite(numbers, f"the loss in epoch {epoch} of {name}")
         if epoch == 1:
             record(dict(zip(BATCH_CURVES, numbers[0].tolist(), strict=True)))
         record(dict(zip(BATCH_CURVES, numbers.mean(0).tolist(), strict=True)))
@@ -341,9 +335,6 @@ def train(run: str, seed: int, data: dict[str, Tensor], args: argparse.Namespace
         text = ", ".join(f"{key} {history[key][-1]:.4g}" for key in CURVES)
         hours = history["seconds"][-1] * (args.epochs - epoch) / 3600
         print(f"{name} epoch {epoch}/{args.epochs}: {text}, {hours:.2f} h to go in this run")
-
-
-# --- Figures ----------------------------------------------------------------------------------------------------------
 
 
 def draw_curves(metrics: dict, out: Path) -> None:
@@ -375,10 +366,10 @@ def draw_runs(metrics: dict, path: Path) -> None:
             accuracy.axhline(pixels, color="C2", linestyle="-.", label="kNN on raw pixels")
         if not words.objection(metrics):
             accuracy.axhline(0.6, color="C3", linestyle=":", label="the original's 0.60")
-        accuracy.set(title=words.RUNS[run], ylabel="kNN accuracy", ylim=(0, max(0.65, 1.05 * highest_accuracy)))
+        accuracy.set(title=words.LABELS[run], ylabel="kNN accuracy", ylim=(0, max(0.65, 1.05 * highest_accuracy)))
         plot_seeds(loss, seeds, "loss", "C4", "loss, a line for each seed")
         loss.axhline(-1, color="grey", linestyle="--", linewidth=0.8)
-        loss.set(title=words.RUNS[run], ylabel="loss", ylim=(-1.02, highest_loss + 0.02))
+        loss.set(title=words.LABELS[run], ylabel="loss", ylim=(-1.02, highest_loss + 0.02))
     for axes in rows[-1]:
         axes.set_xlabel("epoch")
     if metrics["config"]["quick"]:
@@ -391,7 +382,7 @@ def draw_monitors(metrics: dict, path: Path) -> None:
     figure, ((batch_std, std), (rank, distance)) = utils.subplots(2, 2)
     for number, run in enumerate(RUNS):
         if run in metrics["history"]:
-            seeds, color, label = metrics["history"][run], f"C{number}", words.RUNS[run]
+            seeds, color, label = metrics["history"][run], f"C{number}", words.LABELS[run]
             plot_seeds(batch_std, seeds, "batch_std", color, label)
             plot_seeds(std, seeds, "output_std", color, label)
             plot_seeds(rank, seeds, "effective_rank", color, label)
@@ -408,32 +399,6 @@ def draw_monitors(metrics: dict, path: Path) -> None:
     utils.save_figure(figure, path)
 
 
-# --- Command line -----------------------------------------------------------------------------------------------------
-
-
-def get_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse the command line; InputError for nonsense."""
-    parser = utils.make_parser(__doc__, "q3_simsiam", ["cifar10", "svhn", "synthetic"], QUICK)
-    add = parser.add_argument
-    add("--runs", nargs="+", choices=list(RUNS), help="to train; all that is finished in OUT is joined")
-    add("--repeats", type=utils.positive_int, help="number of seeds of each run, counted up from SEED")
-    add("--epochs", type=utils.positive_int, help="passes over the training images")
-    add("--batch-size", type=utils.two_or_more, help="images per update")
-    add("--lr", type=utils.positive_float, help="learning rate of SGD per 256 images of a batch")
-    add("--dim", type=utils.two_or_more, help="width d of the projector's output")
-    add("--pred-dim", type=utils.positive_int, help="hidden width of the predictor")
-    add("--knn-k", type=utils.positive_int, help="neighbours of the kNN classifier")
-    add("--knn-temperature", type=utils.positive_float, help="of its votes")
-    add("--train-images", type=utils.natural, help="size of a random subset to train on; 0 is all")
-    add("--test-images", type=utils.natural, help="test images used, from the first; 0 is all")
-    precision = "of the network in training (default: bfloat16 on cuda, else float32)"
-    add("--precision", choices=["float32", "bfloat16"], help=precision)
-    args = utils.parse_args(parser, argv, RECIPE, QUICK)
-    args.runs = list(dict.fromkeys(args.runs))
-    args.precision = args.precision or ("bfloat16" if args.device.type == "cuda" else "float32")
-    return args
-
-
 def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
     print(f"device: {utils.describe(args.device)}")
@@ -447,8 +412,8 @@ def main(argv: list[str] | None = None) -> None:
     utils.open_out(args, "q3_simsiam", [utils.training_path(args, *training) for training in trainings])
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = False  # the monitors need float32's digits
-    for training in trainings:
-        train(*training, data, args, source)
+    for run, seed in trainings:
+        train(run, seed, data, args, source)
 
     histories, made_by, seconds = utils.finished_trainings(args, training_config, list(RUNS), source)
     results = {}
@@ -457,11 +422,11 @@ def main(argv: list[str] | None = None) -> None:
         for seed, history in seeds.items():
             results[run][seed] = {key: history[key][-1] for key in CURVES} | {"epochs": len(history["seconds"])}
             results[run][seed]["knn_accuracy_float64"] = history.pop("knn_accuracy_float64")
-            untrained = {key: history[key][0] for key in CURVES if key not in BATCH_CURVES}
+            untrained = {key: history[key][0] for key in MONITORS}
             results.setdefault("untrained", untrained)  # that of the first
     results["knn_accuracy_pixels"] = pixel_accuracy(data, args)
     results["test_images"] = len(data["test_images"])
-    content = {"config": utils.run_config(args), "seconds": seconds, "history": histories, "results": results}
+    content = {"seconds": seconds, "history": histories, "results": results}
     metrics = utils.save_metrics(args, "q3_simsiam", source, made_by, **content)
     pages.publish(metrics, args.out, words, draw_curves)
 

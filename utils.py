@@ -2,7 +2,6 @@
 
 import argparse
 import errno
-import hashlib
 import io
 import json
 import math
@@ -32,20 +31,15 @@ import torchvision
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torchvision.datasets import CIFAR10, MNIST, SVHN, VisionDataset
-from torchvision.datasets.utils import download_url
+from torchvision.datasets.utils import check_integrity, download_url
 
 from data.synthetic import synthetic_data
 
 matplotlib.rcdefaults()  # the user's own settings may ask for LaTeX, other sizes or other colours
-OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory")
-OUT_OF_MEMORY += ("MPS backend out of memory",)  # torch has no class of its own for these
 
 
 class InputError(Exception):
     """Bad input; the message says in one line what is wrong and what to do."""
-
-
-# --- Command line -----------------------------------------------------------------------------------------------------
 
 
 class Parser(argparse.ArgumentParser):
@@ -100,29 +94,27 @@ def make_parser(description: str, script: str, data: list[str], quick: dict) -> 
     return parser
 
 
-def parse_args(parser: Parser, argv: list[str] | None, recipe: dict, quick: dict) -> argparse.Namespace:
-    """Parse `argv` with the defaults of `recipe`; --quick changes them to `quick`, so that explicit flags still win.
+def parse_args(parser: Parser, argv: list[str] | None, quick: dict) -> argparse.Namespace:
+    """Parse `argv`; --quick changes the defaults to `quick`, so that explicit flags still win.
 
-    Entries of the recipe without a flag are in the result as well. InputError for nonsense and for a device that is not
-    there.
+    InputError for nonsense and for a device that is not there.
     """
-    script, assignment = Path(parser.prog).stem, parser.get_default("data")
-    parser.set_defaults(**recipe)
+    script, default_data = Path(parser.prog).stem, parser.get_default("data")
     args = parser.parse_args(argv)
     if args.quick:
         parser.set_defaults(data="synthetic", out=Path("results", "quick", script), **quick)
         args = parser.parse_args(argv)
-        args.restart |= args.out == parser.get_default("out")  # in another folder a long training may lie
+        args.restart |= args.out == parser.get_default("out")  # elsewhere a long training may lie
     if args.out is None:  # other data must not stand where the assignment's is expected
-        args.out = Path("results", script if args.data == assignment else f"{script}_{args.data}")
+        args.out = Path("results", script if args.data == default_data else f"{script}_{args.data}")
     args.device = choose_device(args.device)
-    args.command = shlex.join(["python", parser.prog, *without_restart(sys.argv[1:] if argv is None else argv)])
+    args.command = command(parser.prog, sys.argv[1:] if argv is None else argv)
     return args
 
 
-def without_restart(flags: list[str]) -> list[str]:
-    """Return the flags of a command that goes on."""
-    return [flag for flag in flags if flag != "--restart"]
+def command(script: str, flags: list[str]) -> str:
+    """Return the command that goes on with what a script was called to do."""
+    return shlex.join(["python", script, *(flag for flag in flags if flag != "--restart")])
 
 
 def open_out(args: argparse.Namespace, script: str, checkpoints: list[Path]) -> None:
@@ -153,8 +145,7 @@ def run(main: Callable[[], None]) -> NoReturn:
     except (InputError, ImportError) as error:
         status, message = 2, f"{script}: {error}"
     except KeyboardInterrupt:
-        command = shlex.join(["python", script, *without_restart(sys.argv[1:])])
-        status, message = 130, f"\ninterrupted; go on with: {command}"
+        status, message = 130, f"\ninterrupted; run again: {command(script, sys.argv[1:])}"
     except (MemoryError, RuntimeError, OSError) as error:
         if is_out_of_memory(error):
             status, message = 2, f"{script}: not enough memory; what was saved is kept"
@@ -168,38 +159,26 @@ def run(main: Callable[[], None]) -> NoReturn:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)
+    texts = ("DefaultCPUAllocator", "MPS backend out of memory")  # torch has no class of its own for these
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in str(error) for text in texts)
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device called `name`; 'auto' is cuda, else mps, else cpu, the first that works.
+    """Return the device called `name`; 'auto' is cuda, else mps, else cpu, and cpu where the first cannot compute.
 
-    InputError if the one that is named is not there or does not work.
+    InputError if the one that is named is not there or cannot compute.
     """
-    count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
-    available = [kind for kind in count if count[kind]]
-    if name == "auto":
-        for kind in available:
-            problem = try_device(device := torch.device(kind))
-            if not problem:
-                return device
-            print(f"{kind} is there but cannot be used: {problem}", file=sys.stderr)
-    with suppress(RuntimeError):  # not the name of a device
-        device = torch.device(name)
-        if (device.index or 0) < count.get(device.type, 0):
-            if problem := try_device(device):
-                raise InputError(f"device {name!r} cannot be used: {problem}; give --device cpu")
-            return device
-    raise InputError(f"device {name!r} is not available here; there is {', '.join(available)}")
-
-
-def try_device(device: torch.device) -> str:
-    """Return why `device` cannot compute, in a line; nothing where it can."""
+    best = "cuda" if torch.cuda.device_count() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        (torch.ones(2, 2, device=device) @ torch.ones(2, 2, device=device)).sum().item()
+        device = torch.device(best if name == "auto" else name)
+        torch.ones(2, 2, device=device).sum().item()
     except (RuntimeError, AssertionError, ImportError, OSError) as error:  # an old card, no driver, a foreign build
-        return textwrap.shorten(str(error), 120) or type(error).__name__
-    return ""
+        reason = textwrap.shorten(str(error), 120) or type(error).__name__
+        if name != "auto":
+            raise InputError(f"device {name!r} cannot be used: {reason}; give --device cpu") from error
+        print(f"{best} is there but cannot be used: {reason}", file=sys.stderr)
+        return torch.device("cpu")
+    return device
 
 
 def describe(device: torch.device) -> str:
@@ -215,7 +194,7 @@ def describe(device: torch.device) -> str:
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
-    """Return the layout of images and kernels that is fast and tested on `device`."""
+    """Return the layout of images and kernels that is fast on `device`."""
     return torch.channels_last if device.type in ("cpu", "cuda") else torch.contiguous_format
 
 
@@ -246,8 +225,6 @@ def use_small_map_convolutions(network: nn.Module) -> None:
             if kind == ((3, 3), (1, 1), (1, 1), 1, None):
                 module.__class__ = SmallMapConv2d
 
-
-# --- Data -------------------------------------------------------------------------------------------------------------
 
 AMAT_URL = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/"
 AMAT_MD5 = {
@@ -302,15 +279,15 @@ def reading(damaged: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        damages = (None, errno.ENOENT, errno.EINVAL)  # a file or a place in it that is not there
-        system = isinstance(error, OSError) and error.errno not in damages
+        of_the_file = (None, errno.ENOENT, errno.EINVAL)  # it, or a place in it, is not there
+        system = isinstance(error, OSError) and error.errno not in of_the_file
         if system or isinstance(error, InputError | ImportError) or is_out_of_memory(error):
             raise
         raise InputError(damaged) from error
 
 
 def check_zip(path: Path) -> None:
-    """Raise ValueError where a checksum is wrong; np.load and torch.load do not compare them."""
+    """Raise ValueError where a checksum is wrong: torch.load compares none, np.load not those of all bytes."""
     with zipfile.ZipFile(path) as file:
         if file.testzip():
             raise ValueError
@@ -332,14 +309,11 @@ def load_npz(path: Path) -> dict:
 def check_arrays(data: dict, path: Path) -> None:
     """Raise InputError unless `data` from `path` holds images and labels as `load_data` promises."""
     required = {"train_images", "train_labels", "test_images", "test_labels"}
-    if missing := sorted(required - data.keys()):
-        raise InputError(f"{path} lacks {', '.join(missing)}; see data/README.md for the format")
-    for key in sorted((required | {"valid_images"}) & data.keys()):
-        array, labels = data[key], key.endswith("labels")
-        shape = getattr(array, "shape", ())
-        shape_ok = len(shape) == 1 if labels else len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)
+    for key in sorted(required | ({"valid_images"} & data.keys())):
+        array, labels = np.asarray(data.get(key)), key.endswith("labels")
+        shape_ok = array.ndim == 1 if labels else array.ndim == 3 or array.shape[3:] == (3,)
         if not shape_ok or array.dtype != np.uint8 or not array.size:
-            kind = f"{array.dtype} {shape}" if shape else "no array"
+            kind = f"{array.dtype} {array.shape}" if key in data else "missing"
             raise InputError(f"{path}: {key} is {kind}; see data/README.md for the format")
         if labels and (len(array) != len(data[key.replace("labels", "images")]) or array.max() > 9):
             raise InputError(f"{path}: {key} must hold one label from 0 to 9 for each image")
@@ -359,9 +333,9 @@ def load_amat(data_dir: Path) -> dict:
         _download(fetch, "binarized MNIST", folder, "--data mnist binarises MNIST in its place")
     data = {}
     for split, path in paths.items():
-        raw = path.read_bytes()
-        if hashlib.md5(raw, usedforsecurity=False).hexdigest() != AMAT_MD5[split]:
+        if not check_integrity(path, AMAT_MD5[split]):
             raise InputError(f"{path} has the wrong MD5; delete it to download it again")
+        raw = path.read_bytes()
         # Each pixel is a digit and a separator, so the digits are every other byte.
         data[f"{split}_images"] = (np.frombuffer(raw, np.uint8)[::2] - ord("0")).reshape(-1, 28, 28)
     return data | {"source": "binarized MNIST (Larochelle's files, MD5 checked)"}
@@ -398,8 +372,7 @@ def load_torchvision(name: str, data_dir: Path) -> dict:
 
 def _download(fetch: Callable[[str], object], name: str, folder: Path, instead: str) -> None:
     """Let `fetch` fill a temporary folder and move what it holds into `folder` once all of it is there."""
-    timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(30)
+    socket.setdefaulttimeout(30)  # seconds, as torchvision waits for ever
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as part:
@@ -413,11 +386,6 @@ def _download(fetch: Callable[[str], object], name: str, folder: Path, instead: 
         reason = textwrap.shorten(str(error), 120) or type(error).__name__
         text = f"no {name} in {folder}, and its download failed ({reason}); see data/README.md; {instead}"
         raise InputError(text) from error
-    finally:
-        socket.setdefaulttimeout(timeout)
-
-
-# --- Checkpoints ------------------------------------------------------------------------------------------------------
 
 
 def write(path: Path, content: bytes | memoryview | str) -> None:
@@ -437,7 +405,7 @@ def write(path: Path, content: bytes | memoryview | str) -> None:
 
 
 def save_checkpoint(path: Path, config: dict, modules: dict, history: dict) -> None:
-    """Write the states of `modules` (models, optimisers, schedulers), the RNGs, `config` and `history`, atomically."""
+    """Write the states of `modules` (models, optimisers), the RNGs, `config` and `history`, atomically."""
     rng = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_initialized():
         rng["cuda"] = torch.cuda.get_rng_state_all()
@@ -493,8 +461,8 @@ def training_path(args: argparse.Namespace, name: str, seed: int) -> Path:
     return args.out / f"checkpoint_{name}_seed{seed}.pt"
 
 
-def finished_trainings(args: argparse.Namespace, config: Callable, names: list[str], source: str) -> tuple:
-    """Gather all finished trainings of `names` in OUT whose checkpoints agree with `config(name, seed, args, source)`.
+def finished_trainings(args: argparse.Namespace, config_of: Callable, names: list[str], source: str) -> tuple:
+    """Gather all finished trainings of `names` in OUT that agree with `config_of(name, seed, args, source)`.
 
     Returns their histories by name and seed, what `provenance` returned for them, and their time in seconds. Says which
     are left out, and why.
@@ -506,7 +474,7 @@ def finished_trainings(args: argparse.Namespace, config: Callable, names: list[s
             if not seed.isdecimal():  # somebody's copy
                 continue
             try:
-                history = load_checkpoint(path, config(name, int(seed), args, source), {})
+                history = load_checkpoint(path, config_of(name, int(seed), args, source), {})
                 done = len(history["seconds"])
                 if done != args.epochs:
                     raise InputError(f"{path} is at epoch {done} of {args.epochs}")
@@ -525,9 +493,6 @@ def check_finite(value: Tensor | float, what: str) -> None:
         raise InputError(f"{what} is not finite; what was saved before is kept; try a lower --lr and another --out")
 
 
-# --- Results ----------------------------------------------------------------------------------------------------------
-
-
 def provenance(args: argparse.Namespace, earlier: dict[str, list[str]]) -> dict[str, list[str]]:
     """Return command, commit ("+" if the code has changes; none outside git) and device, after those `earlier`."""
     folder = Path(__file__).resolve().parent
@@ -539,10 +504,9 @@ def provenance(args: argparse.Namespace, earlier: dict[str, list[str]]) -> dict[
     return merge(earlier, {"command": [args.command], "commit": commit, "device": [describe(args.device)]})
 
 
-def merge(*provenances: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Join what `provenance` returned for several trainings, each entry once."""
-    keys = dict.fromkeys(key for provenance in provenances for key in provenance)
-    return {key: list(dict.fromkeys(entry for p in provenances for entry in p.get(key, []))) for key in keys}
+def merge(first: dict[str, list[str]], second: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Join what `provenance` returned for two trainings, each entry once."""
+    return {key: list(dict.fromkeys([*first.get(key, []), *second.get(key, [])])) for key in first | second}
 
 
 def mean(values: Tensor) -> float:
@@ -550,21 +514,25 @@ def mean(values: Tensor) -> float:
     return float(values.cpu().double().mean())
 
 
-def run_config(args: argparse.Namespace) -> dict:
-    """Return what determines the numbers of a run: recipe and flags, but for places and modes."""
-    elsewhere = {"device", "data_dir", "out", "restart", "figures_only", "download", "command"}
-    return {key: value for key, value in vars(args).items() if key not in elsewhere}
-
-
 def save_metrics(args: argparse.Namespace, script: str, source: str, made_by: dict, **content: object) -> dict:
-    """Write OUT/metrics.json: who made it, from which data, and `content` (config, seconds, history, results).
+    """Write OUT/metrics.json: who made it, from which data and flags, and `content` (seconds, history, results).
 
     Returns what a reader of the file gets. Raises ValueError for numbers that are not finite, which JSON does not have.
     """
+    elsewhere = {
+        "device",
+        "data_dir",
+        "out",
+        "restart",
+        "figures_only",
+        "download",
+        "command",
+    }  # these change no number
+    config = {key: value for key, value in vars(args).items() if key not in elsewhere}
     versions = {module.__name__: module.__version__ for module in (np, matplotlib, torch, torchvision)}
     versions["python"] = platform.python_version()
     metrics = {"script": script} | {key: "; ".join(entries) for key, entries in made_by.items() if entries}
-    metrics |= {"data": source, "versions": versions, **content}
+    metrics |= {"data": source, "versions": versions, "config": config, **content}
     text = json.dumps(metrics, indent=1, allow_nan=False) + "\n"
     write(args.out / "metrics.json", text)
     return json.loads(text)
@@ -582,7 +550,7 @@ def read_metrics(out: Path, script: str) -> dict:
     check_owner(out, script)
     with reading(f"{out} holds no intact metrics.json to draw from; the same command without --figures-only makes it"):
         metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-        return {key: metrics[key] for key in ("config", "history", "results")} | metrics
+        return {key: metrics[key] for key in ("config", "history", "results")} | metrics  # KeyError without one
 
 
 def subplots(rows: int, columns: int, width: float = 4.2, height: float = 3.7) -> tuple[Figure, np.ndarray]:

@@ -133,8 +133,8 @@ def normalise(images: Tensor) -> Tensor:
 def distort(images: Tensor, rotation: float, scale: float, shift: float, contrast: float, inversion: float) -> Tensor:
     """A random view of each of the images (N, 3, 32, 32) in [-1, 1].
 
-    Turned by up to `rotation` degrees, scaled by up to the factor `scale`, shifted by up to `shift` pixels, multiplied
-    with a factor of 1 ± `contrast`, and inverted with probability `inversion`.
+    Turned by up to `rotation` degrees, scaled by a factor from 1 / `scale` to `scale`, shifted by up to `shift` pixels,
+    multiplied with a factor of 1 ± `contrast`, and inverted with probability `inversion`.
     """
 
     def uniform(size: float) -> Tensor:

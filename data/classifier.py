@@ -1,4 +1,4 @@
-"""The classifier that reads digits in problem 2's images, and what tells whether it can be believed."""
+"""The classifier that reads digits in problem 2's images, what it measures, and whether it can be believed."""
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +55,48 @@ def read_digits(classifier: Classifier, images: Tensor, sure: float) -> Tensor:
     return sure_digits(probabilities, sure).view(images.shape[:-3])
 
 
+def share(mask: Tensor) -> float:  # utils.mean lies above this room
+    return int(mask.sum()) / mask.numel()
+
+
+def frechet_distance(p: Tensor, q: Tensor) -> float:
+    """Squared distance |m_p - m_q|^2 + tr(C_p + C_q - 2 (C_p C_q)^1/2) of normals fitted to features (N, F), (M, F).
+
+    Heusel et al., arXiv 1706.08500, there of Inception's features.
+    """
+    p, q = p.cpu().double(), q.cpu().double()
+    cov_p, cov_q = p.T.cov(), q.T.cov()
+    eigenvalues = torch.linalg.eigvals(cov_p @ cov_q).real.clamp(min=0)  # those of the root are their roots
+    return float((p.mean(0) - q.mean(0)).square().sum() + (cov_p + cov_q).trace() - 2 * eigenvalues.sqrt().sum())
+
+
+def neighbour_distances(features: Tensor, k: int) -> Tensor:
+    """Distance of each of the features (N, F) to its k-th neighbour among the others: (N,)."""
+    count = min(k + 1, len(features))  # with the distance to itself
+    return torch.cdist(features, features).topk(count, dim=1, largest=False).values[:, -1]
+
+
+def count_digits(digits: Tensor) -> list[int]:
+    """How often each digit is read; digits: (N,), -1 where none is."""
+    return torch.bincount(digits[digits >= 0], minlength=10).tolist()
+
+
+def measure(images: Tensor, classifier: Classifier, real: Tensor, radii: Tensor, sure: float) -> dict:
+    """What the classifier finds in images (N, 3, 32, 32), beside the features (M, F) of real ones.
+
+    Share of images in which it is sure of a digit, how often of each, share of real ones with an image within their
+    `radii` (M,) (coverage; Naeem et al., arXiv 2002.09797), and the Fréchet distance.
+    """
+    features, probabilities = classify(classifier, images)
+    digits = sure_digits(probabilities, sure)
+    return {
+        "sure": share(digits >= 0),
+        "digits": count_digits(digits),
+        "coverage": share((torch.cdist(real, features) <= radii[:, None]).any(1)),
+        "frechet": frechet_distance(features, real),
+    }
+
+
 def scramble_phases(images: Tensor) -> Tensor:
     """Images (N, 3, H, W) with the amplitudes of their Fourier transform and phases shifted by those of white noise.
 
@@ -64,10 +106,6 @@ def scramble_phases(images: Tensor) -> Tensor:
     shifts = torch.fft.rfft2(noise).angle()
     shifts[:, :, 0, 0] = 0  # the mean stays
     return torch.fft.irfft2(torch.fft.rfft2(images) * torch.polar(torch.ones_like(shifts), shifts), s=images.shape[2:])
-
-
-def share(mask: Tensor) -> float:
-    return int(mask.sum()) / mask.numel()
 
 
 def judge(classifier: Classifier, images: Tensor, labels: Tensor, sure: float) -> dict[str, float]:

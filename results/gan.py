@@ -105,8 +105,8 @@ def places(metrics: dict) -> dict:
         memorised = mean_error(numbers["memorisation"]) if "memorisation" in numbers else "-"
         row = [mean_error(numbers[key]) for key in ("sure", "coverage", "frechet")]
         samples.append([f"iteration {int(iteration):,}", *row, top, memorised])
-    row = [f"{classifier['sure']:.4f}", mean_error(training["coverage"]), mean_error(training["frechet"])]
     samples.append(["real images, phases scrambled", f"{classifier['sure_of_scrambled']:.4f}", "-", "-", "-", "-"])
+    row = [f"{classifier['sure']:.4f}", mean_error(training["coverage"]), mean_error(training["frechet"])]
     samples.append(["real images", *row, most_frequent([held_out["digits"]]), "-"])
 
     believed = [["on held-out images", "measured", "needed"]]

@@ -17,7 +17,7 @@ def reference_metrics() -> dict[str, dict]:
 def page() -> str:
     """Return results/README.md: every verdict, the original's figures, what else was found, how it was measured."""
     metrics = reference_metrics()
-    rows, objections, runs = [], [], [["run", "data", "device", "time, summed over trainings"]]
+    rows, objections, runs = [], [], [["run", "data", "device", "time, all jobs together"]]
     for name, numbers in metrics.items():
         minutes = f"{numbers['seconds'] / 60:,.0f} min"
         runs.append([f"[{name}](reference/{name}/report.md)", numbers["data"], numbers["device"], minutes])

@@ -22,9 +22,6 @@ class Claim(NamedTuple):
     limit: float | tuple[float, float, float]
 
 
-# --- Verdicts ---------------------------------------------------------------------------------------------------------
-
-
 def standard_error(values: list[float]) -> float:
     """Return the standard error of the mean of independent values; 0 for a single one."""
     return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
@@ -87,16 +84,10 @@ def digits_of(error: float) -> int:
     return max(0, 1 - math.floor(math.log10(error)))
 
 
-def plus_minus(mean: float, error: float) -> str:
-    """Return a number and its error, to two digits of that error; without one, to four digits."""
-    if not error:
-        return f"{mean:.4g}"
-    return f"{mean:.{digits_of(error)}f} ± {error:.{digits_of(error)}f}"
-
-
 def mean_error(values: list[float]) -> str:
-    """Return the mean and its standard error."""
-    return plus_minus(fmean(values), standard_error(values))
+    """Return the mean and its standard error, to two digits of that error; without one, to four digits."""
+    mean, error = fmean(values), standard_error(values)
+    return f"{mean:.{digits_of(error)}f} ± {error:.{digits_of(error)}f}" if error else f"{mean:.4g}"
 
 
 def objection(metrics: dict, sources: list[str], recipe: dict) -> str:
@@ -113,17 +104,14 @@ def objection(metrics: dict, sources: list[str], recipe: dict) -> str:
 def verdicts(words: ModuleType, metrics: dict) -> list[list[str]]:
     """Return the closing table: a row for each claim, with its quantity and a verdict as far as there are any."""
     rows = [["question", "the original", "quantity", "ours", "criterion", "verdict"]]
-    quantities, silent = words.quantities(metrics), words.objection(metrics)
+    quantities, objection = words.quantities(metrics), words.objection(metrics)
     for claim in words.CLAIMS:
         ours, verdict = "not measured", "open"
         if values := quantities.get(claim.quantity):
             ours = measured(values, claim.comparison)
-            verdict = "open" if silent else decide(values, claim.comparison, claim.limit)
+            verdict = "open" if objection else decide(values, claim.comparison, claim.limit)
         rows.append([claim.question, claim.original, claim.quantity, ours, criterion(claim), verdict])
     return rows
-
-
-# --- Pages ------------------------------------------------------------------------------------------------------------
 
 
 def make_table(rows: list[list]) -> str:
@@ -143,13 +131,13 @@ def fill(template: str, places: dict) -> str:
 
 def origin(words: ModuleType, metrics: dict) -> str:
     """Return what was run: data, recipe, command, device, time."""
-    recipe = ", ".join(f"{key.replace('_', ' ')} {metrics['config'].get(key, '-')}" for key in words.RECIPE)
+    recipe = ", ".join(f"{key.replace('_', ' ')} {metrics['config'][key]}" for key in words.RECIPE)
     commit = f", trained at commit {metrics['commit']}" if "commit" in metrics else ""
     return f"""- Data: {metrics["data"]}.
 - Recipe: {recipe}; all of it is in metrics.json.
 - Command: `{metrics.get("command", "not recorded")}`{commit}.
 - Device: {metrics["device"]}, torch {metrics["versions"]["torch"]}.
-- Time: {metrics["seconds"] / 60:.0f} minutes, summed over trainings."""
+- Time: {metrics["seconds"] / 60:.0f} minutes, all jobs together."""
 
 
 def places_of(words: ModuleType, metrics: dict) -> dict:
@@ -169,6 +157,6 @@ def publish(metrics: dict, out: Path, words: ModuleType, draw_curves: Callable[[
     draw_curves(metrics, out)
     (out / "report.md").write_text(report(words, metrics), encoding="utf-8")
     print(make_table(verdicts(words, metrics)))
-    if silent := words.objection(metrics):
-        print(silent)
+    if objection := words.objection(metrics):
+        print(objection)
     print(f"figures, metrics.json and report.md are in {out}")

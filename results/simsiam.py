@@ -11,7 +11,7 @@ TEMPLATE = "simsiam"
 SOURCES = ["CIFAR10 (torchvision)", "CIFAR-10 (the official pixels, from a lossless copy in another order)"]
 RECIPE = {"epochs": 100, "batch_size": 1024, "lr": 0.03, "dim": 2048, "pred_dim": 512}  # the original's
 RECIPE |= {"knn_k": 200, "knn_temperature": 0.1, "train_images": 0, "test_images": 0}
-RUNS = {
+LABELS = {
     "baseline": "stop-gradient and predictor",
     "no_stop_gradient": "no stop-gradient",
     "no_predictor": "no predictor",
@@ -47,7 +47,7 @@ def quantities(metrics: dict) -> dict[str, list[float]]:
     numbers = {}
     for run in metrics["history"]:
         for key, name in (("knn_accuracy", "kNN accuracy"), ("loss", "loss")):
-            numbers[f"{name}, {RUNS[run]}"] = [ends[key] for ends in metrics["results"][run].values()]
+            numbers[f"{name}, {LABELS[run]}"] = [ends[key] for ends in metrics["results"][run].values()]
     return numbers
 
 
@@ -77,7 +77,7 @@ def tables(metrics: dict) -> dict[str, str]:
     smooth = [["training", "rises of the loss", "largest", "sum", "net fall"]]
     for run, seeds in metrics["history"].items():
         for seed, history in seeds.items():
-            name, last = f"{RUNS[run]}, seed {seed}", metrics["results"][run][seed]
+            name, last = f"{LABELS[run]}, seed {seed}", metrics["results"][run][seed]
             accuracy, loss = history["knn_accuracy"], history["loss"]
             distance = [*map(without_rounding, history["median_distance"])]
             trained = [*zip(accuracy, distance, strict=True)][1:]
@@ -109,7 +109,7 @@ def answer(metrics: dict) -> str:
     values, words = quantities(metrics), {}
     for claim in CLAIMS:
         kind, label = claim.quantity.split(", ", 1)
-        name = next(run for run in RUNS if RUNS[run] == label) + ("_loss" if kind == "loss" else "")
+        name = next(run for run in LABELS if LABELS[run] == label) + ("_loss" if kind == "loss" else "")
         words[name] = pages.measured(values[claim.quantity], claim.comparison)
         words[f"{name}_verdict"] = pages.decide(values[claim.quantity], claim.comparison, claim.limit)
     for run in ("no_stop_gradient", "no_predictor"):

@@ -1,7 +1,6 @@
 """The words of problem 1: the original's claims as data, and what fills the page from a metrics.json."""
 
 from math import inf
-from operator import sub
 from statistics import fmean, stdev
 
 from results import pages
@@ -38,9 +37,8 @@ def quantities(metrics: dict) -> dict[str, list[float]]:
     for name, label in LABELS.items():
         numbers[f"validation ELBO, {label}"] = by_seed(metrics, f"elbo_{name}")
         numbers[f"test log p(x), {label}"] = by_seed(metrics, f"log_likelihood_{name}")
-    numbers["analytic minus Monte Carlo KL"] = [
-        *map(sub, by_seed(metrics, "elbo_analytic"), by_seed(metrics, "elbo_mc"))
-    ]
+    pairs = zip(by_seed(metrics, "elbo_analytic"), by_seed(metrics, "elbo_mc"), strict=True)
+    numbers["analytic minus Monte Carlo KL"] = [analytic - mc for analytic, mc in pairs]
     return numbers
 
 
@@ -61,10 +59,9 @@ def places(metrics: dict) -> dict:
     seeds = [["seed", *(f"{key}, {label}" for key in ("ELBO", "log p(x)") for label in LABELS.values())]]
     seeds += [[seed, *(numbers[key] for key in keys)] for seed, numbers in results["seeds"].items()]
     curve = [["model", "ELBO", *(f"K = {k}" for k in curves["samples"])]]
-    tenth = max(1, config["epochs"] // 10)
-    last = config["epochs"]
+    last, tenth = config["epochs"], max(1, config["epochs"] // 10)
     gaps = [["model", "ELBO, training images", "ELBO, test images", "gap", "log p(x) above the ELBO"]]
-    gaps[0] += [f"validation ELBO, {tenth} epochs to {last - tenth}", f"{tenth} epochs to {last}"]
+    gaps[0] += [f"validation ELBO, epochs {last - 2 * tenth + 1} to {last - tenth}", f"{last - tenth + 1} to {last}"]
     for name, label in LABELS.items():
         estimates = [fmean(column) for column in zip(*curves["estimates"][name], strict=True)]
         curve.append([label, fmean(curves["elbo"][name]), *estimates])

@@ -312,10 +312,16 @@ def test_evaluation_is_of_every_test_image_and_the_curve_of_every_tenth(monkeypa
     numbers = torch.arange(200, dtype=torch.uint8)[:, None].expand(-1, 784)
     args = q1_vae.get_args(["--device", "cpu", "--importance-samples", "20"])
     args.curve_samples = [2, 10, 50]
-    results = q1_vae.evaluate(None, "mc", 0, {"train": numbers[100:], "test": numbers[:40]}, args)
-    assert results["estimates"] == pytest.approx([15 - math.log(2)] * 3)  # of the images 0, 10, 20, 30
-    assert results["curve_elbo"] == 15 and results["log_likelihood"] == pytest.approx(19.5 - math.log(2))
-    assert results["test_elbo"] == 19.5 and results["train_elbo"] == 119.5
+    monkeypatch.setattr(q1_vae, "load_vae", lambda *_: None)
+    histories = {name: {3: {"elbo": [-2.0, -1.0]}} for name in words.LABELS} | {"mc": {2: {}, 3: {"elbo": [-7.0]}}}
+    results = q1_vae.evaluate(histories, {"train": numbers[100:], "test": numbers[:40]}, args, "numbers")
+    assert list(results["seeds"]) == ["3"]  # that has both models
+    for name, elbo in (("analytic", -1), ("mc", -7)):
+        (estimates,) = results["curves"]["estimates"][name]
+        assert estimates == pytest.approx([15 - math.log(2)] * 3)  # of the images 0, 10, 20, 30
+        assert results["curves"]["elbo"][name] == [15] and results[f"elbo_{name}"] == elbo
+        assert results[f"log_likelihood_{name}"] == pytest.approx(19.5 - math.log(2))
+        assert results[f"test_elbo_{name}"] == 19.5 and results[f"train_elbo_{name}"] == 119.5
 
 
 def test_run_writes_metrics_figures_and_report(finished):
