@@ -1,6 +1,7 @@
 """The words of problem 3: the original's claims as data, and what fills the page from a metrics.json."""
 
 import math
+from functools import partial
 from itertools import pairwise
 from statistics import fmean
 
@@ -40,6 +41,7 @@ equal; in float64 the accuracies are {no_stop_gradient_float64} and {no_predicto
 """
 RISE = 1e-4  # of the loss from epoch to epoch, in the digits that are printed
 EQUAL = 1e-13  # 1 - cosine in float64, of either sign, of outputs that are equal up to float32's rounding
+objection = partial(pages.objection, sources=SOURCES, recipe=RECIPE)  # why nothing is decided
 
 
 def quantities(metrics: dict) -> dict[str, list[float]]:
@@ -49,11 +51,6 @@ def quantities(metrics: dict) -> dict[str, list[float]]:
         for key, name in (("knn_accuracy", "kNN accuracy"), ("loss", "loss")):
             numbers[f"{name}, {LABELS[run]}"] = [ends[key] for ends in metrics["results"][run].values()]
     return numbers
-
-
-def objection(metrics: dict) -> str:
-    """Return why nothing is decided, in a sentence."""
-    return pages.objection(metrics, SOURCES, RECIPE)
 
 
 def without_rounding(distance: float) -> float:

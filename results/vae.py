@@ -1,5 +1,6 @@
 """The words of problem 1: the original's claims as data, and what fills the page from a metrics.json."""
 
+from functools import partial
 from math import inf
 from statistics import fmean, stdev
 
@@ -24,6 +25,7 @@ DECIDED = (
 )
 FLOOR = -102  # nats of validation ELBO that every training should exceed
 LABELS = {"analytic": "analytic KL", "mc": "Monte Carlo KL"}
+objection = partial(pages.objection, sources=SOURCES, recipe=RECIPE)  # why nothing is decided
 
 
 def by_seed(metrics: dict, key: str) -> list[float]:
@@ -40,11 +42,6 @@ def quantities(metrics: dict) -> dict[str, list[float]]:
     pairs = zip(by_seed(metrics, "elbo_analytic"), by_seed(metrics, "elbo_mc"), strict=True)
     numbers["analytic minus Monte Carlo KL"] = [analytic - mc for analytic, mc in pairs]
     return numbers
-
-
-def objection(metrics: dict) -> str:
-    """Return why nothing is decided, in a sentence."""
-    return pages.objection(metrics, SOURCES, RECIPE)
 
 
 def mean_std(values: list[float]) -> str:
