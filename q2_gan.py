@@ -11,6 +11,7 @@ the report of one who did the assignment.
 
 import argparse
 import itertools
+import math
 import time
 from pathlib import Path
 
@@ -453,7 +454,7 @@ def draw_quality(metrics: dict, path: Path) -> None:
     coverage.set(title="Coverage", ylabel="share of the held-out images", ylim=(0, 1.05))
     frechet.plot(iterations, [s["frechet"] for s in snapshots], **style)
     frechet.axhline(np.mean(results["training"]["frechet"]), color="black", linestyle=":")
-    frechet.set(title="Fréchet distance, not FID", ylabel="logarithmic", yscale="log")
+    frechet.set(title="Fréchet distance, not FID", ylabel="distance (logarithmic)", yscale="log")
     for axes in (sure, coverage, frechet):
         axes.set_xscale("symlog", linthresh=100)
         axes.set(xlabel="generator iteration (linear below 100)", xlim=(0, iterations[-1]))
@@ -464,10 +465,12 @@ def draw_paths(metrics: dict, path: Path) -> None:
     interpolation = metrics["results"]["interpolation"]
     figure, ((axes,),) = utils.subplots(1, 1)
     for color, name in (("C0", "latent"), ("C1", "pixel")):
-        curves = np.transpose(interpolation["sure"][name])
-        lines = axes.plot(metrics["config"]["alphas"], curves, color=color, marker=".", linewidth=0.8)
-        lines[0].set_label(f"{name} interpolation, a line for each set of noise")
-    axes.set(title="S along the paths", xlabel="α", ylabel="share with a sure digit", ylim=(0, None))
+        curves = np.array(interpolation["sure"][name])  # a row for each set of noise
+        error = curves.std(0, ddof=1) / math.sqrt(len(curves))
+        axes.errorbar(metrics["config"]["alphas"], curves.mean(0), error, color=color, label=f"{name} interpolation")
+    axes.set(
+        title="S along the paths, ± one standard error", xlabel="α", ylabel="share with a sure digit", ylim=(0, None)
+    )
     utils.save_figure(figure, path)
 
 

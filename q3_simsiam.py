@@ -361,7 +361,7 @@ def draw_runs(metrics: dict, path: Path) -> None:
     for (accuracy, loss), (run, seeds) in zip(rows, runs.items(), strict=True):
         plot_seeds(accuracy, seeds, "knn_accuracy_backbone", "darkgrey", "backbone's features")
         plot_seeds(accuracy, seeds, "knn_accuracy", "C0", "projector's output, a line for each seed")
-        accuracy.axhline(0.1, color="grey", linestyle="--", linewidth=0.8, label="chance; lower bound -1 of the loss")
+        accuracy.axhline(0.1, color="grey", linestyle="--", linewidth=0.8, label="chance (left), least loss (right)")
         if pixels:
             accuracy.axhline(pixels, color="C2", linestyle="-.", label="kNN on raw pixels")
         if not words.objection(metrics):
@@ -390,7 +390,7 @@ def draw_monitors(metrics: dict, path: Path) -> None:
     batch_std.set(title="std x sqrt(d), training batches", ylim=(0, None))
     std.set(title="std x sqrt(d), test images", ylim=(0, None))
     rank.set(title="Effective rank, test images", ylim=(0, None))
-    distance.set(title=f"Median of 1 - cosine (linear below {words.EQUAL:g})")
+    distance.set(title=f"Median of 1 - cosine, test images (linear below {words.EQUAL:g})")
     distance.set_yscale("symlog", linthresh=words.EQUAL)
     for axes in (batch_std, std, rank, distance):
         axes.set_xlabel("epoch")

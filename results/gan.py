@@ -15,7 +15,7 @@ SOURCES = [
 RECIPE = {"iterations": 50_000, "critic_updates": 5, "penalty": 10, "batch_size": 64, "lr": 1e-4}  # the original's
 RECIPE |= {"betas": [0.5, 0.9], "width": 64, "latent_size": 100, "perturb_dims": [3, 30, 35, 50]}
 THREE = "share of the three most frequent sure digits at 20,000, minus held-out images'"
-REACHED = "share of sure starts that reach another sure digit, mean of the four"
+REACHED = "share of samples with a sure digit that reach another, mean of the four"
 HALF_WAY = "S at α = 0.5 over S at the ends, {}"
 STEPS = "share of steps away from the start and nearer to the end, in pixels"
 CLAIMS = [
@@ -50,7 +50,7 @@ def three_most_frequent(histogram: list[int]) -> float:
 def most_frequent(histograms: list[list[int]]) -> str:
     """Return the share of the three most frequent digits over sets of noise, and which they are in all together."""
     totals = [sum(counts) for counts in zip(*histograms, strict=True)]
-    digits = sorted(sorted(range(10), key=totals.__getitem__)[-3:])
+    digits = sorted(range(10), key=totals.__getitem__, reverse=True)[:3]
     return f"{mean_error([*map(three_most_frequent, histograms)])} ({', '.join(map(str, digits))})"
 
 

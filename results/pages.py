@@ -66,7 +66,7 @@ def criterion(claim: Claim) -> str:
         low, high, widest = claim.limit
         if low == high:
             return f"{low} in the interval"
-        return f"interval meets {low} to {high}, half of it at most {widest}"
+        return f"interval meets {low} to {high}, its half-width at most {widest}"
     return f"{claim.comparison} {claim.limit}"
 
 
@@ -94,10 +94,11 @@ def objection(metrics: dict, sources: list[str], recipe: dict) -> str:
     """Return in a sentence why a run decides nothing: it has not the original's data or recipe; "" where it has."""
     if metrics["data"] not in sources:
         return f"No verdict: the data are {metrics['data']}."
-    config = metrics["config"]
-    other = [
-        f"{key.replace('_', ' ')} {config[key]}, not {value}" for key, value in recipe.items() if config[key] != value
-    ]
+    other = []
+    for key, value in recipe.items():
+        if (ours := metrics["config"][key]) != value:
+            ours, value = (f"{n:,}" if isinstance(n, int) else n for n in (ours, value))
+            other.append(f"{key.replace('_', ' ')} {ours}, not {value}")
     return f"No verdict: the recipe is not the original's ({'; '.join(other)})." if other else ""
 
 

@@ -66,8 +66,8 @@ def first_at_most(curve: list[float], limit: float) -> object:
 def tables(metrics: dict) -> dict[str, str]:
     """Return the tables: when each training collapses, what its outputs look like, how smooth its loss is."""
     low = LOW["knn_accuracy"]
-    collapse = [["training", "kNN accuracy", "highest", f"first epoch with loss <= {LOW['loss']}"]]
-    collapse[0] += [f"with accuracy <= {low}", f"epochs with accuracy <= {low}", "median of 1 - cosine in these"]
+    collapse = [["training", "kNN accuracy", "highest accuracy", f"first epoch with loss <= {LOW['loss']}"]]
+    collapse[0] += [f"first with accuracy <= {low}", f"epochs with accuracy <= {low}", "median of 1 - cosine in these"]
     collapse[0] += ["accuracy in float64", "silent images", "accuracy of the backbone"]
     outputs = [["training", "loss", "std x sqrt(d)", "effective rank", "median of 1 - cosine"]]
     outputs[0] += ["least median with a higher accuracy", "minutes"]

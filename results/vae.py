@@ -12,10 +12,11 @@ SOURCES = ["binarized MNIST (Larochelle's files, MD5 checked)"]
 RECIPE = {"epochs": 20, "batch_size": 64, "lr": 3e-4, "latent_size": 100, "kl_samples": 10}  # the original's
 RECIPE |= {"importance_samples": 200, "test_images": 10_000}
 ORIGINAL = {"elbo_analytic": -101.2571, "elbo_mc": -101.2971, "log_likelihood": -95.3737}
+GAP = "validation ELBO, analytic minus Monte Carlo KL"
 CLAIMS = [
     Claim("1.6", "-101.2571 nats", "validation ELBO, analytic KL", "predicts", (-101.2571, -101.2571, inf)),
     Claim("1.6", "-101.2971 nats", "validation ELBO, Monte Carlo KL", "predicts", (-101.2971, -101.2971, inf)),
-    Claim("1.6", "the two are close", "analytic minus Monte Carlo KL", "within", 1),
+    Claim("1.6", "the two are close", GAP, "within", 1),
     Claim("1.7", "-95.3737 nats", "test log p(x), analytic KL", "predicts", (-95.3737, -95.3737, inf)),
     Claim("1.7", "-95.3737 nats", "test log p(x), Monte Carlo KL", "predicts", (-95.3737, -95.3737, inf)),
 ]
@@ -40,7 +41,7 @@ def quantities(metrics: dict) -> dict[str, list[float]]:
         numbers[f"validation ELBO, {label}"] = by_seed(metrics, f"elbo_{name}")
         numbers[f"test log p(x), {label}"] = by_seed(metrics, f"log_likelihood_{name}")
     pairs = zip(by_seed(metrics, "elbo_analytic"), by_seed(metrics, "elbo_mc"), strict=True)
-    numbers["analytic minus Monte Carlo KL"] = [analytic - mc for analytic, mc in pairs]
+    numbers[GAP] = [analytic - mc for analytic, mc in pairs]
     return numbers
 
 
@@ -72,7 +73,7 @@ def places(metrics: dict) -> dict:
     elbos = [value for name in LABELS for value in by_seed(metrics, f"elbo_{name}")]
     log_ps = [value for name in LABELS for value in by_seed(metrics, f"log_likelihood_{name}")]
     return {key: mean_std(by_seed(metrics, key)) for key in keys} | {
-        "gap": mean_error(quantities(metrics)["analytic minus Monte Carlo KL"]),
+        "gap": mean_error(quantities(metrics)[GAP]),
         "seeds": make_table(seeds),
         "curve": make_table(curve),
         "gaps": make_table(gaps),

@@ -3,6 +3,7 @@
 import argparse
 import math
 import re
+from statistics import fmean, stdev
 
 import numpy as np
 import pytest
@@ -489,9 +490,11 @@ def test_curves_show_training_and_paths(curves):
     for axes, key in zip(drawn["training"].axes, ("distance", "penalty"), strict=True):
         assert list(axes.lines[0].get_ydata()) == metrics["history"]["training"][key]
     (axes,) = drawn["interpolation_curves"].axes
-    for lines, name in ((axes.lines[:5], "latent"), (axes.lines[5:], "pixel")):
-        for line, curve in zip(lines, metrics["results"]["interpolation"]["sure"][name], strict=True):
-            assert line.get_ydata() == pytest.approx(curve)
+    for line, bars, name in zip(axes.lines, axes.collections, ("latent", "pixel"), strict=True):
+        columns = list(zip(*metrics["results"]["interpolation"]["sure"][name], strict=True))
+        assert line.get_ydata() == pytest.approx([fmean(column) for column in columns])
+        lengths = [segment[1, 1] - segment[0, 1] for segment in bars.get_segments()]
+        assert lengths == pytest.approx([2 * stdev(column) / math.sqrt(5) for column in columns])
 
 
 @pytest.mark.parametrize(
