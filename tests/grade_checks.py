@@ -59,8 +59,6 @@ def tensor(value: Tensor | str | None, shape: tuple[int, ...] | None = None) -> 
     if not isinstance(value, Tensor):
         kind = "list or tuple" if isinstance(value, list) else value
         raise Wrong("returns nothing" if value is None else f"returns no tensor but a {kind}")
-    if value.is_complex():
-        raise Wrong("returns complex numbers")
     if shape is not None and value.shape != shape:
         share = 0.5 if value.shape == (*shape, 1) else 0.0
         raise Wrong(f"expected shape {shape}, got {tuple(value.shape)}", share=share)
@@ -360,29 +358,24 @@ PENALTY_SHAPES = {VECTORS: (5,), IMAGES: (3, 4, 4)}
 
 
 def penalty(call: Callable, *kinds: str) -> tuple[dict, Tensor, Tensor, Tensor, Tensor]:
-    """Call lp_reg on 64 pairs of the first kind that it takes; return the reply, the pairs, where it asked the critic,
-    and the critic's weights. Half of the gradients are well below 1."""
+    """Call lp_reg on 64 pairs of the first kind that it takes; return the reply, the pairs, where it asked the critic
+    last, and the critic's weights. Half of the gradients are well below 1."""
     shape = PENALTY_SHAPES[kinds[0]]
     scale = torch.linspace(-6, 6, 64).clamp(min=0.1).view(-1, *[1] * len(shape)) * (4.5 / math.prod(shape)) ** 0.5
     x, y = scale * draw(64, *shape), scale * draw(64, *shape, seed=1)
     w = draw(*shape, seed=7) / math.prod(shape) ** 0.5
     try:
         reply = call([x, y, {"w": w}], weights=torch.ones(1))
-        return reply, x, y, interpolates(reply, x), w
+        seen = torch.cat([x[:0], *reply["seen"]])  # all at once, or one by one
+        if len(seen) < 64 or len(reply["seen"][-1]) > 64:
+            raise Wrong(f"the critic is not given 64 interpolates of shape {shape}")
+        return reply, x, y, seen[-64:], w
     except Wrong as wrong:
         if kinds[1:]:
             return penalty(call, *kinds[1:])
         if "does not require grad" in wrong.seen or "not have been used in the graph" in wrong.seen:
             raise Wrong(wrong.seen, ["the interpolate needs requires_grad_()"]) from None
         raise
-
-
-def interpolates(reply: dict, x: Tensor) -> Tensor:
-    """Where lp_reg asked the critic last, at once or one by one."""
-    seen = torch.cat([x[:0], *reply["seen"]])
-    if len(seen) < len(x) or len(reply["seen"][-1]) > len(x):
-        raise Wrong(f"the critic is not given {len(x)} interpolates of shape {tuple(x.shape[1:])}")
-    return seen[-len(x) :]
 
 
 def penalties(gradient: Tensor) -> dict[str, Tensor]:

@@ -31,9 +31,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cache, partial, wraps
 from importlib.machinery import PathFinder
+from operator import itemgetter
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, BinaryIO
+from unittest.mock import MagicMock
 
 import numpy as np
 import torch
@@ -118,36 +120,20 @@ class OnCPU(TorchFunctionMode):
         if function in (Tensor.cuda, Tensor.pin_memory):
             add_note(ON_CPU)
             return args[0]
-        kwargs = {name: on_cpu(value, name == "device") for name, value in (kwargs or {}).items()}
-        return function(*(on_cpu(value, function is Tensor.to) for value in args), **kwargs)
+        return function(*map(on_cpu, args), **{name: on_cpu(value) for name, value in (kwargs or {}).items()})
 
 
-def on_cpu(value: Any, may_be_number: bool) -> Any:
-    """An argument of a function of torch, the CPU in place of a GPU."""
-    if isinstance(value, str) and value.startswith("torch.cuda."):  # a type of tensors
+def on_cpu(value: Any) -> Any:
+    """An argument of a function of torch, the CPU in place of a GPU, also in a type such as torch.cuda.FloatTensor."""
+    if isinstance(value, str | torch.device) and re.match(r"(torch\.)?(cuda|mps)\b", str(value)):
         add_note(ON_CPU)
-        return value.replace("torch.cuda", "torch")
-    named = isinstance(value, str | torch.device) and re.match(r"(cuda|mps)\b", str(value))
-    numbered = may_be_number and isinstance(value, int) and not isinstance(value, bool)
-    if named or numbered:
-        add_note(ON_CPU)
-        return "cpu"
+        return value.replace("cuda.", "") if str(value).startswith("torch.") else "cpu"
     return value
 
 
 class CPUGenerator(torch.Generator):
     def __new__(cls, device: Any = None) -> "CPUGenerator":
         return super().__new__(cls)
-
-
-class NoEvent:
-    """Stands for an event or a stream of a GPU."""
-
-    def __init__(self, *_: Any, **__: Any):
-        pass
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *_, **__: 0
 
 
 def stay_on_cpu() -> None:
@@ -158,7 +144,8 @@ def stay_on_cpu() -> None:
         elif name.endswith("Tensor"):
             setattr(torch.cuda, name, getattr(torch, name, None))
     torch.cuda.device = torch.cuda.stream = contextlib.nullcontext
-    torch.cuda.Event = torch.cuda.Stream = NoEvent
+    torch.cuda.Event = torch.cuda.Stream = MagicMock()
+    torch.cuda.Event.return_value.elapsed_time.return_value = 0
     for name in ("set_default_device", "set_default_tensor_type"):
         setattr(torch, name, lambda *_: None)
     torch.Generator = CPUGenerator
@@ -476,17 +463,17 @@ class Submission:
     def find(self, name: str, preferred: list[str]) -> dict:
         """Where a name is defined: files, the most promising first; then, as [file, number of binders], what stood
         in a file before another definition."""
-        wholes, earlier = [], []
+        found = []
         for path in self.files:
             binders = self.find_binders(path).get(name, []) if name in self.texts[path] else []
             own = [number for number, statement in enumerate(binders) if name in statement.binds]
             if own:
                 is_imported = all(binders[number].is_import for number in own)
                 rank = preferred.index(path.name) if path.name in preferred else len(preferred)
-                wholes.append((is_imported, rank, str(path)))
-                earlier += [[str(path), number] for number in reversed(own[1:])]
-        wholes.sort(key=lambda whole: whole[:2])
-        return {"found": [[file, None] for *_, file in wholes] + earlier}
+                for number in [None, *reversed(own[1:])]:
+                    found.append((number is not None, is_imported, rank, [str(path), number]))
+        found.sort(key=itemgetter(0, 1, 2))
+        return {"found": [where for *_, where in found]}
 
     def load(self, file: str, number: int | None, name: str, given: Iterable[str] = ()) -> dict:
         """Take a definition from a file, in modules of its own, by its binders up to this number.
@@ -701,13 +688,11 @@ def plain(value: Any) -> Any:
 
 
 def limit_resources(**limits: int) -> None:
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
     for name, limit in limits.items():
-        kind = getattr(resource, f"RLIMIT_{name}")
-        with contextlib.suppress(OSError, ValueError):  # where the system has a lower limit already
+        with contextlib.suppress(ImportError, OSError, ValueError):  # Windows has none, others may have a lower limit
+            import resource
+
+            kind = getattr(resource, f"RLIMIT_{name}")
             resource.setrlimit(kind, (limit, resource.getrlimit(kind)[1]))
 
 
@@ -743,13 +728,6 @@ def main() -> None:
         signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
     stay_on_cpu()
     submission, process = None, os.getpid()
-
-    def answer(number: int, reply: dict) -> None:
-        if os.getpid() != process:  # a copy made by os.fork
-            os._exit(0)
-        send(replies, reply | {"notes": notes, "request": number})
-
-    send(replies, {"ready": True})
     while True:
         try:
             request = receive(requests)
@@ -760,9 +738,11 @@ def main() -> None:
             with limited(seconds):
                 submission = submission or Submission(folder)
                 reply = getattr(submission, request.pop("do"))(**request)
-            answer(number, reply)
         except BaseException as error:
-            answer(number, failure(error))
+            reply = failure(error)
+        if os.getpid() != process:  # a copy made by os.fork
+            os._exit(0)
+        send(replies, reply | {"notes": notes, "request": number})
 
 
 if __name__ == "__main__":
