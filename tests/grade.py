@@ -71,9 +71,6 @@ class Accident(Exception):
     """What costs a whole item: no answer in time, or none at all."""
 
 
-# --- The child --------------------------------------------------------------------------------------------------------
-
-
 class Child:
     """A process with one submission's functions, started when it is needed and anew after an accident."""
 

@@ -61,9 +61,6 @@ BEGINNING = r"(?!(else|elif|except|finally)\b)[^\s#)\]}]"  # of a line that begi
 notes = []  # what went wrong while the submission's files were read, one line each
 
 
-# --- Messages ---------------------------------------------------------------------------------------------------------
-
-
 def send(stream: BinaryIO, message: dict) -> None:
     buffer = io.BytesIO()
     torch.save(message, buffer)
@@ -613,18 +610,12 @@ class Submission:
         return {}
 
     def call(
-        self,
-        args: list,
-        init: list | None = None,
-        method: str = "forward",
-        grad: tuple = (),
-        weights: Tensor | None = None,
-        output: int = 0,
+        self, args: list, init: list | None = None, method: str = "forward", grad: tuple = (), weights: Any = None
     ) -> dict:
         """Call the function, or with `init` a method of an object made from the class, with the seed 0.
 
-        A dict among `args` stands for a critic. With `weights`, the gradients of sum(weights * value), or of one
-        `output` where there are several, come along: for the arguments numbered in `grad`, then for the critic's w.
+        A dict among `args` stands for a critic. With `weights`, the gradients of sum(weights * value), of the first
+        value where there are several, come along: for the arguments numbered in `grad`, then for the critic's w.
         """
         args = [ProbeCritic(**a) if isinstance(a, dict) else a for a in args]
         critics = [a for a in args if isinstance(a, ProbeCritic)]
@@ -640,8 +631,8 @@ class Submission:
         outputs = list(value) if isinstance(value, tuple | list) else [value]
         needs_gradient = [isinstance(x, Tensor) and x.requires_grad for x in outputs]
         gradients = [None] * len(leaves)
-        if weights is not None and needs_gradient[output]:
-            x = outputs[output]
+        if weights is not None and needs_gradient[0]:
+            x = outputs[0]
             x = (x.flatten() * weights.flatten()).sum() if x.numel() == weights.numel() else x.sum()
             gradients = torch.autograd.grad(x, leaves, allow_unused=True)
         parameters = list(target.parameters()) if isinstance(target, nn.Module) else []
@@ -682,9 +673,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [plain(x) for x in value]
     return None if value is None else type(value).__name__
-
-
-# --- Process ----------------------------------------------------------------------------------------------------------
 
 
 def limit_resources(**limits: int) -> None:
