@@ -180,9 +180,8 @@ def decode(data: bytes) -> str:
     try:
         return importlib.util.decode_source(data)
     except (SyntaxError, UnicodeDecodeError):
-        utf_16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
-        text = data.decode("utf-16" if utf_16 else "cp1252", errors="replace")
-        return text.replace("\r\n", "\n").replace("\r", "\n")
+        encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "cp1252"
+        return io.TextIOWrapper(io.BytesIO(data), encoding, errors="replace").read()
 
 
 def cells(text: str, place: str) -> Iterator[tuple[str, str]]:
@@ -218,7 +217,7 @@ def leave_out(lines: list[str], at: int) -> None:
 
 def parse(text: str, place: str) -> list[ast.stmt]:
     """The statements of a text but those that cannot be read."""
-    lines, replaced, noted = re.split("\r?\n", text), set(), -1
+    lines, replaced = re.split("\r?\n", text), set()
     while True:
         try:
             return ast.parse("\n".join(lines)).body
@@ -228,13 +227,11 @@ def parse(text: str, place: str) -> list[ast.stmt]:
             at = number - 1
             while at > 0 and (not lines[at].strip() or lines[at - 1].endswith("\\")):
                 at -= 1
-            is_known = at not in replaced and replace_line(lines, at)
             if at in replaced:
                 leave_out(lines, at)
-            replaced.add(at)
-            if not is_known and number > noted + 1:  # the next line's is a consequence
+            elif not replace_line(lines, at):
                 add_note(describe(f"{place} line {number} cannot be read", error))
-                noted = number
+            replaced.add(at)
 
 
 # --- Definitions ------------------------------------------------------------------------------------------------------
@@ -620,14 +617,11 @@ class Submission:
         args = [ProbeCritic(**a) if isinstance(a, dict) else a for a in args]
         critics = [a for a in args if isinstance(a, ProbeCritic)]
         leaves = [args[i].requires_grad_() for i in grad] + [critic.w for critic in critics]
-        target = signed = self.target
-        if init is not None:
-            target = self.instance(init)
-            signed = getattr(target, method, target)  # forward is called by the object
-            target = target if method == "forward" else signed
-        extra = self.spare(signed, len(args))
+        target = self.target if init is None else self.instance(init)
+        function = getattr(target, method, target)
+        extra = self.spare(function, len(args))
         seed()
-        value = target(*args, **extra)
+        value = target(*args, **extra) if method == "forward" else function(*args, **extra)
         outputs = list(value) if isinstance(value, tuple | list) else [value]
         needs_gradient = [isinstance(x, Tensor) and x.requires_grad for x in outputs]
         gradients = [None] * len(leaves)
