@@ -92,11 +92,9 @@ class Child:
 
     def kill(self) -> None:
         """End the child and whatever it started: in its session and, on Linux, in any other."""
-        with contextlib.suppress(OSError):
-            if hasattr(os, "killpg"):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            else:
-                self.process.kill()
+        with contextlib.suppress(OSError, AttributeError):  # Windows has no sessions
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):  # it is another user's, or has ended
                 if f"GRADED={self.folder}".encode() in (process / "environ").read_bytes().split(b"\0"):

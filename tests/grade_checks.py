@@ -34,9 +34,9 @@ class Wrong(Exception):
 # --- Comparisons ------------------------------------------------------------------------------------------------------
 
 
-def draw(*shape: int, seed: int = 0, low: float = -1.0, high: float = 1.0) -> Tensor:
-    """The same uniform numbers every time, whatever other threads draw."""
-    return torch.empty(shape).uniform_(low, high, generator=torch.Generator().manual_seed(seed))
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    """The same uniform numbers in [-1, 1) every time, whatever other threads draw."""
+    return torch.empty(shape).uniform_(-1, 1, generator=torch.Generator().manual_seed(seed))
 
 
 def close(got: Tensor, expected: Tensor, tolerance: Tensor | float = 0.0) -> bool:
@@ -137,7 +137,7 @@ def check_gradient(call: Callable, formula: Formula, size: tuple, names: list[st
     inputs = formula.inputs(*size)
     leaves = formula.leaves(inputs)
     results = formula.results(*leaves.values())
-    weights = draw(*results[RIGHT].shape, seed=9, low=0.5, high=2.0)
+    weights = 1.25 + 0.75 * draw(*results[RIGHT].shape, seed=9)
     positions = [formula.names.index(name) for name in names if name != "w"]
     got = formula.ask(call, inputs, grad=positions, weights=weights)["gradients"]
     compare_gradients(got[: len(names)], results, {name: leaves[name] for name in names}, weights)

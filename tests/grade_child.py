@@ -480,13 +480,8 @@ class Submission:
         with contextlib.suppress(OSError):  # deleted by the submission
             os.chdir(path.parent)
         sys.argv = [file]
-        binders = self.find_binders(path)
-        every = binders[name]
-        binders[name] = every[:number]
-        try:
-            self.target = getattr(self.module(path), name, None)
-        finally:
-            binders[name] = every
+        self.skipped = [] if number is None else self.find_binders(path)[name][number:]
+        self.target = getattr(self.module(path), name, None)
         return {"found": self.target is not None, "reasons": self.reasons}
 
     def execute(self, module: Module, name: str) -> None:
@@ -508,7 +503,7 @@ class Submission:
 
     def run(self, module: Module, statement: Statement) -> None:
         """Execute a statement; where it fails or takes too long, what it binds stays undefined."""
-        if statement.binds & self.given.keys():
+        if statement in self.skipped or statement.binds & self.given.keys():
             return
         seconds, began, _ = limits[0]  # of the whole request
         left = seconds - (time.process_time() - began)
@@ -545,11 +540,11 @@ class Submission:
     ) -> ModuleType:
         """What the import statements of a file call."""
         file = self.locate(path, name, level)
-        inner = self.locate(path, f"{name}.{members[0]}", level) if members and not file else None
-        if not file and not inner:
+        if members and not file:  # a module of a package whose folder was left behind
+            inner = self.locate(path, f"{name}.{members[0]}", level)
+            file = inner and self.package(inner)
+        if not file:
             return __import__(name, names, local, members, level)
-        if inner:  # a module of a package
-            return self.module(self.package(inner))
         for _ in [] if members else name.split(".")[1:]:  # import a.b.c binds a
             file = self.package(file)
         return self.module(file)
