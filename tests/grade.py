@@ -175,7 +175,7 @@ def one_line(text: str) -> str:
 
 
 def grade_item(child: Child, problem: int, name: str) -> dict:
-    """Points and checks of one item, by the best of its definitions."""
+    """The result of one item, by the best of its definitions."""
     results = []
     try:
         found = child.ask("find", name=name.split(".")[0], preferred=FILES[problem])["found"]
@@ -188,17 +188,11 @@ def grade_item(child: Child, problem: int, name: str) -> dict:
                 child.notes.append(f"{name} has {len(found)} definitions: only {MOST_DEFINITIONS} were graded")
     except Exception as error:  # in whatever state the submission leaves its process and folder
         results.append(lost(name, str(error)))
-    return graded(problem, name, max(results or [lost(name, NOT_FOUND)], key=itemgetter("share")))
-
-
-def graded(problem: int, name: str, best: dict) -> dict:
-    possible = POINTS[problem][name]
-    points = round(possible * best.pop("share"), 4)
-    return {"problem": problem, "name": name, "points": points, "possible": possible, **best}
+    return max(results or [lost(name, NOT_FOUND)], key=itemgetter("share"))
 
 
 def grade_definition(child: Child, name: str, file: str, number: int | None, given: Iterable[str] = ()) -> dict:
-    """The outcome of an item's checks for one definition, with the `given` ones of torch.nn for the submission's."""
+    """The result of an item by one definition, with the `given` ones of torch.nn for the submission's."""
     failures = {}
     try:
         loaded = child.ask("load", name=name.split(".")[0], file=file, number=number, given=given)
@@ -212,7 +206,7 @@ def grade_definition(child: Child, name: str, file: str, number: int | None, giv
             except (TypeError, ValueError, RuntimeError, LookupError) as error:  # of a result that no check expects
                 failures[title] = Wrong(f"what it returns cannot be compared: {error}")
         lacking = [wrong.seen for wrong in failures.values() if re.search(NEEDED, wrong.seen)]
-        result = outcome(name, failures, "; ".join(loaded["reasons"] or lacking[:1]))
+        result = item_result(name, failures, "; ".join(loaded["reasons"] or lacking[:1]))
     except Exception as error:
         result = lost(name, str(error))
     if name == "SimSiam.loss" and not given and result["share"] < 1:  # right, perhaps, but for the similarity
@@ -222,12 +216,12 @@ def grade_definition(child: Child, name: str, file: str, number: int | None, giv
 
 
 def lost(name: str, reason: str) -> dict:
-    """The outcome where no check can be made."""
-    return outcome(name, dict.fromkeys(CHECKS[name], Wrong(reason)), reason)
+    """The result of an item where no check can be made."""
+    return item_result(name, dict.fromkeys(CHECKS[name], Wrong(reason)), reason)
 
 
-def outcome(name: str, failures: dict[str, Wrong], packaging: str) -> dict:
-    """Share of the points, rows of the checks, and what of the packaging may have cost them."""
+def item_result(name: str, failures: dict[str, Wrong], packaging: str) -> dict:
+    """What --json writes of an item: points, checks, and what of the packaging may have cost them."""
     share = 1 - sum(1 - wrong.share for wrong in failures.values()) / len(CHECKS[name])
     notes = {title: wrong.note() for title, wrong in failures.items()}
     if failures:
@@ -239,7 +233,10 @@ def outcome(name: str, failures: dict[str, Wrong], packaging: str) -> dict:
             notes = dict.fromkeys(failures, "the same mistake")
             notes[first] = failures[first].note(common[0])
     rows = [{"name": title, "passed": title not in failures, "note": notes.get(title, "")} for title in CHECKS[name]]
-    return {"share": share, "checks": rows, "packaging": packaging if failures else ""}
+    problem = next(problem for problem, names in POINTS.items() if name in names)
+    possible = POINTS[problem][name]
+    result = {"problem": problem, "name": name, "points": round(possible * share, 4), "possible": possible}
+    return result | {"share": share, "checks": rows, "packaging": packaging if failures else ""}
 
 
 def copy_sources(submission: Path, folder: Path, notes: list[str]) -> None:
@@ -316,9 +313,9 @@ def grade(submission: Path, seconds: float) -> dict:
                 files = sorted(file for *_, files in os.walk(submission) for file in files if not is_read(Path(file)))
                 note = "no .py or .ipynb file"
                 child.notes.append(f"{', '.join(files[:5])} {UNREAD}: {note}" if files else note)
-                items = [graded(problem, name, lost(name, NOT_FOUND)) for problem, name in every]
+                items = [lost(name, NOT_FOUND) for _, name in every]
         except Exception as error:  # of the grader: it ends no batch
-            items = [graded(problem, name, lost(name, f"not graded: {error!r}")) for problem, name in every]
+            items = [lost(name, f"not graded: {error!r}") for _, name in every]
         finally:
             child.stop()
     points, possible = (round(sum(item[key] for item in items), 4) for key in ("points", "possible"))
@@ -371,7 +368,6 @@ def block(result: dict) -> str:
 
 
 def feedback(result: dict) -> str:
-    """A text for the student."""
     lines = [f"{result['points']:g} of {result['possible']} points", ""]
     for item in result["items"]:
         points = f"{item['points']:g} of {item['possible']}" if item["possible"] else "handed out, without points"
@@ -389,7 +385,6 @@ def header() -> list[str]:
 
 
 def row(result: dict) -> list[str]:
-    """What --csv writes of a submission."""
     points = [f"{item['points']:g}" for item in result["items"]]
     return [result["path"], *points, f"{result['points']:g}", result["needs_human"], "; ".join(result["notes"])]
 
@@ -415,7 +410,6 @@ def text_names(paths: list[Path]) -> dict[Path, str]:
 
 
 def gradescope(result: dict) -> dict:
-    """The results.json of Gradescope's autograder."""
     tests = [
         {
             "name": item["name"],

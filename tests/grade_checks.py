@@ -133,7 +133,6 @@ def check_values(call: Callable, formula: Formula, sizes: list[tuple]) -> None:
 
 
 def check_gradient(call: Callable, formula: Formula, size: tuple, names: list[str]) -> None:
-    """The gradients of the inputs with these names."""
     inputs = formula.inputs(*size)
     leaves = formula.leaves(inputs)
     results = formula.results(*leaves.values())
@@ -424,10 +423,7 @@ def check_coefficients(call: Callable) -> None:
     x, y, x_hat = (v.flatten(1) for v in points)
     alpha = ((x_hat - y) * (x - y)).sum(1) / (x - y).square().sum(1)
     if not close(x_hat, alpha[:, None] * x + (1 - alpha[:, None]) * y):
-        each = ((x_hat - y) / (x - y))[(x - y).abs() > 0.01]
-        if each.min() < -0.01 or each.max() > 1.01:
-            raise Wrong(f"expected coefficients in [0, 1], got {each.min():.3g} to {each.max():.3g}")
-        raise Wrong("more than one coefficient within an example: expected 1 for each image, got one per pixel or row")
+        raise Wrong("more than one coefficient within an example, or none: expected x_hat = alpha x + (1 - alpha) y")
     low, high = alpha.min().item(), alpha.max().item()
     if high - low < 1e-3:
         raise Wrong(f"one coefficient for the whole batch: expected 64 different, got {low:.3g} for all")

@@ -161,7 +161,6 @@ def add_note(line: str) -> str:
 
 
 def describe(place: str, error: BaseException) -> str:
-    """One line about an error."""
     text = ""
     with contextlib.suppress(Exception):  # its text may raise, too
         text = error.msg if isinstance(error, SyntaxError) else str(error)
