@@ -107,30 +107,41 @@ class Child:
             self.process.communicate()
             self.process = None
 
-    def exchange(self, request: dict, seconds: float) -> dict:
-        """Send a request and return the reply; the child is killed where it takes longer than `seconds`."""
+    def ask(self, do: str, **request) -> dict:
+        """Return the child's reply; Wrong for an error in the submission, Accident where there is no answer."""
+        too_late = f"not finished in the {self.seconds:g} s of the whole submission"
+        if time.monotonic() > self.deadline:
+            raise Accident(too_late)
+        seconds = PATIENCE * LIMITS[do]
+        if self.process is None:
+            self.start()
+            seconds += START_SECONDS
         end = min(time.monotonic() + seconds, self.deadline)
         timer = threading.Timer(end - time.monotonic(), self.kill)
         timer.start()
         reply = {}
         self.requests += 1
         with contextlib.suppress(Exception):  # the child has gone, or what it wrote is no message
-            send(self.process.stdin, request | {"request": self.requests})
+            send(self.process.stdin, request | {"do": do, "seconds": LIMITS[do], "request": self.requests})
             reply = receive(self.process.stdout)
         timer.cancel()
         timer.join()
         if stopping.is_set():
             raise SystemExit
+        accident = reply.get("accident")
         if time.monotonic() >= end:
-            raise Accident(f"no answer in {seconds:g} s" if end < self.deadline else self.too_late())
-        if not reply:
-            raise Accident(self.last_words())
-        if reply.get("request") != self.requests:
-            raise Accident("an answer that was not asked for")
+            accident = too_late if end == self.deadline else f"no answer in {seconds:g} s"
+        elif not reply:
+            accident = self.last_words()
+        elif reply.get("request") != self.requests:
+            accident = "an answer that was not asked for"
+        if accident:
+            self.stop()
+            raise Accident(one_line(accident))
+        self.notes += [note for note in map(one_line, reply["notes"]) if note not in self.notes]
+        if "error" in reply:
+            raise Wrong(one_line(reply["error"]))
         return reply
-
-    def too_late(self) -> str:
-        return f"not finished in the {self.seconds:g} s of the whole submission"
 
     def last_words(self) -> str:
         """How a child ended that did not answer."""
@@ -141,26 +152,6 @@ class Child:
         if code < 0:
             return f"crashed: {signal.Signals(-code).name}"
         return f"ended the process, exit status {code}: sys.exit or os._exit?"
-
-    def ask(self, do: str, **request) -> dict:
-        """Return the child's reply; Wrong for an error in the submission, Accident as above."""
-        try:
-            if time.monotonic() > self.deadline:
-                raise Accident(self.too_late())
-            seconds = PATIENCE * LIMITS[do]
-            if self.process is None:
-                self.start()
-                seconds += START_SECONDS
-            reply = self.exchange({"do": do, "seconds": LIMITS[do], **request}, seconds)
-            if "accident" in reply:
-                raise Accident(one_line(reply["accident"]))
-        except Accident:
-            self.stop()
-            raise
-        self.notes += [note for note in map(one_line, reply["notes"]) if note not in self.notes]
-        if "error" in reply:
-            raise Wrong(one_line(reply["error"]))
-        return reply
 
     def call(self, args: list, **request) -> dict:
         """Call the definition, or with `init` a method of an object."""
