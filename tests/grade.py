@@ -293,20 +293,19 @@ def is_read(path: Path) -> bool:
 def grade(submission: Path, seconds: float) -> dict:
     """Grade one submission, in at most so many seconds; the result is what --json writes of it."""
     start = time.perf_counter()
-    every = [(problem, name) for problem, names in POINTS.items() for name in names]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         child = Child(Path(scratch).resolve() / "submission", seconds, submission)
         try:
             copy_sources(submission, child.folder, child.notes)
             if any(path.suffix in SOURCES and path.is_file() for path in child.folder.rglob("*")):
-                items = [grade_item(child, problem, name) for problem, name in every]
+                items = [grade_item(child, problem, name) for problem, names in POINTS.items() for name in names]
             else:
                 files = sorted(file for *_, files in os.walk(submission) for file in files if not is_read(Path(file)))
                 note = "no .py or .ipynb file"
                 child.notes.append(f"{', '.join(files[:5])} {UNREAD}: {note}" if files else note)
-                items = [lost(name, NOT_FOUND) for _, name in every]
+                items = [lost(name, NOT_FOUND) for name in NUMBERS]
         except Exception as error:  # of the grader: it ends no batch
-            items = [lost(name, f"not graded: {error!r}") for _, name in every]
+            items = [lost(name, f"not graded: {error!r}") for name in NUMBERS]
         finally:
             child.stop()
     points, possible = (round(sum(item[key] for item in items), 4) for key in ("points", "possible"))
@@ -415,10 +414,6 @@ def gradescope(result: dict) -> dict:
     return {"score": result["points"], "execution_time": result["seconds"], "output": block(result), "tests": tests}
 
 
-def write_json(path: Path, content: dict) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
 def attempt(write: Callable, *args) -> None:
     """Write something; what cannot be written is told, and ends nothing."""
     try:
@@ -504,9 +499,11 @@ def main(argv: list[str] | None = None) -> None:
         if args.csv:
             attempt(write_rows, args.csv, [header(), *(rows[path] for path in order)], "w")
         if args.json:
-            attempt(write_json, args.json, {"submissions": [results[path] for path in order if path in results]})
+            graded = {"submissions": [results[path] for path in order if path in results]}
+            attempt(args.json.write_text, json.dumps(graded, indent=1) + "\n")
     if args.gradescope:
-        attempt(write_json, args.gradescope, gradescope(results[label(args.submissions[0])]))
+        result = gradescope(results[label(args.submissions[0])])
+        attempt(args.gradescope.write_text, json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

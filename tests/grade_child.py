@@ -534,9 +534,7 @@ class Submission:
                 sys.modules[name] = module
         return self.modules[path]
 
-    def import_(
-        self, path: Path, name: str, names: Any = None, local: Any = None, members: tuple = (), level: int = 0
-    ) -> ModuleType:
+    def import_(self, path: Path, name: str, names=None, local=None, members=(), level=0) -> ModuleType:
         """What the import statements of a file call."""
         file = self.locate(path, name, level)
         if members and not file:  # a module of a package whose folder was left behind
