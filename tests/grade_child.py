@@ -28,7 +28,7 @@ import sys
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial, wraps
 from importlib.machinery import PathFinder
 from operator import itemgetter
@@ -387,26 +387,23 @@ class Submission:
                 add_note(describe(f"{place} line {node.lineno}", error))
 
     def parts(self, path: Path, node: ast.stmt) -> Iterator[ast.stmt]:
-        """The statements that one stands for: an import for each name, also for those of * in an `if` or `try`."""
+        """The statements that one stands for: an import for each name, also for those of a * in an `if` or `try`."""
         imports = [part for part in here(node) if isinstance(part, ast.Import | ast.ImportFrom)]
         if node not in imports:
             imports = [part for part in imports if part.names[0].name == "*"]
         for part in imports:
-            for name in self.imported_names(path, part):
+            aliases, target = part.names, self.imported(path, part)
+            if target and aliases[0].name == "*":
+                binders = self.find_binders(target)
+                hidden = "__" if "__all__" in binders else "_"
+                names = [name for name in binders if not name.startswith(hidden)]
+                aliases = [ast.alias(name, lineno=part.lineno, col_offset=0) for name in names]
+            for alias in aliases:
                 one = copy.copy(part)
-                one.names = [name]
+                one.names = [alias]
                 yield one
         if node not in imports:
             yield node
-
-    def imported_names(self, path: Path, node: ast.Import | ast.ImportFrom) -> list[ast.alias]:
-        """What a statement imports; for * from a file of the submission each of its names."""
-        target = self.imported(path, node)
-        if not target or node.names[0].name != "*":
-            return node.names
-        binders = self.find_binders(target)
-        hidden = "__" if "__all__" in binders else "_"
-        return [ast.alias(name, lineno=node.lineno, col_offset=0) for name in binders if not name.startswith(hidden)]
 
     def imported(self, path: Path, node: ast.stmt) -> Path | None:
         """The file of the submission from which a statement imports."""
@@ -583,17 +580,19 @@ class Submission:
             from torchvision.models import resnet18
 
             arguments = [resnet18, *arguments[1:]]
-        extra = self.spare(self.target.__init__, len(arguments) + 1)
-        seed()
-        return self.target(*arguments, **extra)
+        return self.value(self.target, arguments, self.target)
 
-    def spare(self, function: Any, given: int) -> dict:
-        """The value of an extra parameter `device` behind the `given` ones."""
+    def value(self, function: Callable, arguments: list, signed: Callable) -> Any:
+        """What a function returns with the seed 0; an extra parameter `device` of the `signed` one is given the CPU."""
+        extra = {}
         with contextlib.suppress(TypeError, ValueError):  # some have no signature
-            if "device" in list(inspect.signature(function).parameters)[given:]:
+            if "device" in list(inspect.signature(signed).parameters)[len(arguments) :]:
                 add_note(f"{self.name} has an extra parameter: device")
-                return {"device": torch.device("cpu")}
-        return {}
+                extra = {"device": torch.device("cpu")}
+        torch.manual_seed(0)
+        random.seed(0)
+        np.random.seed(0)  # noqa: NPY002, the generator that submissions use
+        return function(*arguments, **extra)
 
     def call(
         self, args: list, init: list | None = None, method: str = "forward", grad: tuple = (), weights: Any = None
@@ -608,9 +607,7 @@ class Submission:
         leaves = [args[i].requires_grad_() for i in grad] + [critic.w for critic in critics]
         target = self.target if init is None else self.instance(init)
         function = getattr(target, method, target)
-        extra = self.spare(function, len(args))
-        seed()
-        value = target(*args, **extra) if method == "forward" else function(*args, **extra)
+        value = self.value(target if method == "forward" else function, args, function)
         outputs = list(value) if isinstance(value, tuple | list) else [value]
         needs_gradient = [isinstance(x, Tensor) and x.requires_grad for x in outputs]
         gradients = [None] * len(leaves)
@@ -626,12 +623,6 @@ class Submission:
             "seen": [x.reshape(-1, *critic.w.shape) for critic in critics for x in critic.seen],
             "trained": sum(p.numel() for p in parameters if p.requires_grad),
         }
-
-
-def seed() -> None:
-    torch.manual_seed(0)
-    random.seed(0)
-    np.random.seed(0)  # noqa: NPY002, the generator that submissions use
 
 
 class ProbeCritic(nn.Module):
