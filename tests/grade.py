@@ -249,6 +249,8 @@ def copy(path: Path, open_file: Callable[[], BinaryIO], folder: Path, notes: lis
     if not is_read(path):
         return
     try:
+        if sum(Path(part).suffix.lower() in ARCHIVES for part in path.parts) > 4:  # one may contain itself
+            raise ValueError("too many archives within each other")
         with open_file() as file:
             if path.suffix.lower() in ARCHIVES:
                 for name, open_member in members(file):
