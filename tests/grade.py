@@ -56,7 +56,7 @@ LIMITS = {"find": 30, "load": 30, "call": 10}
 PATIENCE = 4  # times these seconds pass by the clock before a busy machine's child is ended
 MOST_DEFINITIONS = 20  # of one name, of which the best counts
 MOST_CHARACTERS = 200  # of what a submission says
-MOST_BYTES = 1 << 30  # of a file, or of all that an archive holds
+MOST_BYTES = 1 << 28  # of a file
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".rar", ".7z")  # the last two to be named
 SETTINGS = (".json", ".yaml", ".yml", ".toml", ".cfg", ".ini", ".txt", ".csv")  # that a script may read
 NOT_FOUND, UNREAD = "not found", "cannot be read"
@@ -69,9 +69,6 @@ running = set()  # children
 
 class Accident(Exception):
     """What costs a whole item: no answer in time, or none at all."""
-
-
-# --- The child --------------------------------------------------------------------------------------------------------
 
 
 class Child:
@@ -92,15 +89,12 @@ class Child:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self.process = subprocess.Popen(command, cwd=self.folder, env=environment, start_new_session=True, **pipes)
         running.add(self)
-        self.exchange(None, START_SECONDS)
 
     def kill(self) -> None:
         """End the child and whatever it started: in its session and, on Linux, in any other."""
-        with contextlib.suppress(OSError):
-            if hasattr(os, "killpg"):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            else:
-                self.process.kill()
+        with contextlib.suppress(OSError, AttributeError):  # Windows has no sessions
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):  # it is another user's, or has ended
                 if f"GRADED={self.folder}".encode() in (process / "environ").read_bytes().split(b"\0"):
@@ -113,33 +107,41 @@ class Child:
             self.process.communicate()
             self.process = None
 
-    def exchange(self, request: dict | None, seconds: float) -> dict:
-        """Send a request and return the reply; the child is killed where it takes longer than `seconds`."""
+    def ask(self, do: str, **request) -> dict:
+        """Return the child's reply; Wrong for an error in the submission, Accident where there is no answer."""
+        too_late = f"not finished in the {self.seconds:g} s of the whole submission"
+        if time.monotonic() > self.deadline:
+            raise Accident(too_late)
+        seconds = PATIENCE * LIMITS[do]
+        if self.process is None:
+            self.start()
+            seconds += START_SECONDS
         end = min(time.monotonic() + seconds, self.deadline)
-        timer = threading.Timer(max(0, end - time.monotonic()), self.kill)
+        timer = threading.Timer(end - time.monotonic(), self.kill)
         timer.start()
         reply = {}
         self.requests += 1
         with contextlib.suppress(Exception):  # the child has gone, or what it wrote is no message
-            if request:
-                send(self.process.stdin, request | {"request": self.requests})
+            send(self.process.stdin, request | {"do": do, "seconds": LIMITS[do], "request": self.requests})
             reply = receive(self.process.stdout)
         timer.cancel()
         timer.join()
         if stopping.is_set():
             raise SystemExit
+        accident = reply.get("accident")
         if time.monotonic() >= end:
-            raise Accident(f"no answer in {seconds:g} s" if end < self.deadline else self.too_late())
-        if not reply and not request:
-            raise SystemExit("grade.py: the child process did not start; does python -c 'import torch' work?")
-        if not reply:
-            raise Accident(self.last_words())
-        if request and reply.get("request") != self.requests:
-            raise Accident("an answer that was not asked for")
+            accident = too_late if end == self.deadline else f"no answer in {seconds:g} s"
+        elif not reply:
+            accident = self.last_words()
+        elif reply.get("request") != self.requests:
+            accident = "an answer that was not asked for"
+        if accident:
+            self.stop()
+            raise Accident(one_line(accident))
+        self.notes += [note for note in map(one_line, reply["notes"]) if note not in self.notes]
+        if "error" in reply:
+            raise Wrong(one_line(reply["error"]))
         return reply
-
-    def too_late(self) -> str:
-        return f"not finished in the {self.seconds:g} s of the whole submission"
 
     def last_words(self) -> str:
         """How a child ended that did not answer."""
@@ -147,29 +149,9 @@ class Child:
             code = self.process.wait(5)
         except subprocess.TimeoutExpired:
             return "what it answered cannot be read"
-        if -code == getattr(signal, "SIGXCPU", None):
-            return "used up its processor time: an endless loop?"
         if code < 0:
             return f"crashed: {signal.Signals(-code).name}"
         return f"ended the process, exit status {code}: sys.exit or os._exit?"
-
-    def ask(self, do: str, **request) -> dict:
-        """Return the child's reply; Wrong for an error in the submission, Accident as above."""
-        try:
-            if time.monotonic() > self.deadline:
-                raise Accident(self.too_late())
-            if self.process is None:
-                self.start()
-            reply = self.exchange({"do": do, "seconds": LIMITS[do], **request}, PATIENCE * LIMITS[do])
-            if "accident" in reply:
-                raise Accident(one_line(reply["accident"]))
-        except Accident:
-            self.stop()
-            raise
-        self.notes += [note for note in map(one_line, reply["notes"]) if note not in self.notes]
-        if "error" in reply:
-            raise Wrong(one_line(reply["error"]))
-        return reply
 
     def call(self, args: list, **request) -> dict:
         """Call the definition, or with `init` a method of an object."""
@@ -184,7 +166,7 @@ def one_line(text: str) -> str:
 
 
 def grade_item(child: Child, problem: int, name: str) -> dict:
-    """Points and checks of one item, by the best of its definitions."""
+    """The result of one item, by the best of its definitions."""
     results = []
     try:
         found = child.ask("find", name=name.split(".")[0], preferred=FILES[problem])["found"]
@@ -197,26 +179,11 @@ def grade_item(child: Child, problem: int, name: str) -> dict:
                 child.notes.append(f"{name} has {len(found)} definitions: only {MOST_DEFINITIONS} were graded")
     except Exception as error:  # in whatever state the submission leaves its process and folder
         results.append(lost(name, str(error)))
-    return graded(problem, name, max(results or [lost(name, NOT_FOUND)], key=itemgetter("share")))
+    return max(results or [lost(name, NOT_FOUND)], key=itemgetter("share"))
 
 
-def graded(problem: int, name: str, best: dict) -> dict:
-    possible = POINTS[problem][name]
-    points = round(possible * best.pop("share"), 4)
-    return {"problem": problem, "name": name, "points": points, "possible": possible, **best}
-
-
-def grade_definition(child: Child, name: str, file: str, number: int | None) -> dict:
-    """The outcome of an item's checks for one definition; the loss may be right where CosineSimilarity is not."""
-    best = grade_once(child, name, file, number, [])
-    if name == "SimSiam.loss" and best["share"] < 1:
-        again = grade_once(child, name, file, number, ["CosineSimilarity"])
-        best = max(best, again, key=itemgetter("share"))
-    return best
-
-
-def grade_once(child: Child, name: str, file: str, number: int | None, given: list[str]) -> dict:
-    """The outcome with those definitions of torch.nn in place of the submission's."""
+def grade_definition(child: Child, name: str, file: str, number: int | None, given: Iterable[str] = ()) -> dict:
+    """The result of an item by one definition, with the `given` ones of torch.nn for the submission's."""
     failures = {}
     try:
         loaded = child.ask("load", name=name.split(".")[0], file=file, number=number, given=given)
@@ -230,18 +197,22 @@ def grade_once(child: Child, name: str, file: str, number: int | None, given: li
             except (TypeError, ValueError, RuntimeError, LookupError) as error:  # of a result that no check expects
                 failures[title] = Wrong(f"what it returns cannot be compared: {error}")
         lacking = [wrong.seen for wrong in failures.values() if re.search(NEEDED, wrong.seen)]
-        return outcome(name, failures, "; ".join(loaded["reasons"] or lacking[:1]))
+        result = item_result(name, failures, "; ".join(loaded["reasons"] or lacking[:1]))
     except Exception as error:
-        return lost(name, str(error))
+        result = lost(name, str(error))
+    if name == "SimSiam.loss" and not given and result["share"] < 1:  # right, perhaps, but for the similarity
+        again = grade_definition(child, name, file, number, ["CosineSimilarity"])
+        result = max(result, again, key=itemgetter("share"))
+    return result
 
 
 def lost(name: str, reason: str) -> dict:
-    """The outcome where no check can be made."""
-    return outcome(name, dict.fromkeys(CHECKS[name], Wrong(reason)), reason)
+    """The result of an item where no check can be made."""
+    return item_result(name, dict.fromkeys(CHECKS[name], Wrong(reason)), reason)
 
 
-def outcome(name: str, failures: dict[str, Wrong], packaging: str) -> dict:
-    """Share of the points, rows of the checks, and what of the packaging may have cost them."""
+def item_result(name: str, failures: dict[str, Wrong], packaging: str) -> dict:
+    """What --json writes of an item: points, checks, and what of the packaging may have cost them."""
     share = 1 - sum(1 - wrong.share for wrong in failures.values()) / len(CHECKS[name])
     notes = {title: wrong.note() for title, wrong in failures.items()}
     if failures:
@@ -253,7 +224,10 @@ def outcome(name: str, failures: dict[str, Wrong], packaging: str) -> dict:
             notes = dict.fromkeys(failures, "the same mistake")
             notes[first] = failures[first].note(common[0])
     rows = [{"name": title, "passed": title not in failures, "note": notes.get(title, "")} for title in CHECKS[name]]
-    return {"share": share, "checks": rows, "packaging": packaging if failures else ""}
+    problem = next(problem for problem, names in POINTS.items() if name in names)
+    possible = POINTS[problem][name]
+    result = {"problem": problem, "name": name, "points": round(possible * share, 4), "possible": possible}
+    return result | {"share": share, "checks": rows, "packaging": packaging if failures else ""}
 
 
 def copy_sources(submission: Path, folder: Path, notes: list[str]) -> None:
@@ -269,32 +243,28 @@ def copy_sources(submission: Path, folder: Path, notes: list[str]) -> None:
                 copy(path.relative_to(submission), partial(path.open, "rb"), folder, notes)
 
 
-def copy(path: Path, open_file: Callable[[], BinaryIO], folder: Path, notes: list[str], depth: int = 0) -> int:
-    """Copy a file, of an archive what is in it, to its path within a folder; return the bytes written."""
-    path, size = Path(re.sub(r"\.(py|ipynb)\.txt$", r".\1", str(path), flags=re.IGNORECASE)), 0
+def copy(path: Path, open_file: Callable[[], BinaryIO], folder: Path, notes: list[str]) -> None:
+    """Copy a file, of an archive what is in it, to its path within a folder."""
+    path = Path(re.sub(r"\.(py|ipynb)\.txt$", r".\1", str(path), flags=re.IGNORECASE))
     if not is_read(path):
-        return 0
+        return
     try:
+        if sum(Path(part).suffix.lower() in ARCHIVES for part in path.parts) > 4:  # one may contain itself
+            raise ValueError("too many archives within each other")
         with open_file() as file:
-            if path.suffix.lower() not in ARCHIVES:
-                target = (folder / path).with_suffix(path.suffix.lower())
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with target.open("wb") as written:
-                    while size <= MOST_BYTES and (piece := file.read(1 << 20)):
-                        size += written.write(piece)
-            elif depth > 3:
-                raise ValueError("too many archives within each other")
-            else:
+            if path.suffix.lower() in ARCHIVES:
                 for name, open_member in members(file):
                     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", "..")]
-                    size += copy(path.joinpath(*parts), open_member, folder, notes, depth + 1)
-                    if size > MOST_BYTES:
-                        break
-        if size > MOST_BYTES:
-            raise ValueError(f"more than {MOST_BYTES >> 30} GB")
+                    copy(path.joinpath(*parts), open_member, folder, notes)
+                return
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES >> 20} MB")
+        target = (folder / path).with_suffix(path.suffix.lower())
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
     except Exception as error:  # damaged, encrypted, unreadable: there are many kinds
         notes.append(f"{path} {UNREAD}: {one_line(str(error))}")
-    return size
 
 
 def members(file: BinaryIO) -> Iterator[tuple[str, Callable[[], BinaryIO]]]:
@@ -325,20 +295,19 @@ def is_read(path: Path) -> bool:
 def grade(submission: Path, seconds: float) -> dict:
     """Grade one submission, in at most so many seconds; the result is what --json writes of it."""
     start = time.perf_counter()
-    every = [(problem, name) for problem, names in POINTS.items() for name in names]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         child = Child(Path(scratch).resolve() / "submission", seconds, submission)
         try:
             copy_sources(submission, child.folder, child.notes)
             if any(path.suffix in SOURCES and path.is_file() for path in child.folder.rglob("*")):
-                items = [grade_item(child, problem, name) for problem, name in every]
+                items = [grade_item(child, problem, name) for problem, names in POINTS.items() for name in names]
             else:
                 files = sorted(file for *_, files in os.walk(submission) for file in files if not is_read(Path(file)))
                 note = "no .py or .ipynb file"
                 child.notes.append(f"{', '.join(files[:5])} {UNREAD}: {note}" if files else note)
-                items = [graded(problem, name, lost(name, NOT_FOUND)) for problem, name in every]
+                items = [lost(name, NOT_FOUND) for name in NUMBERS]
         except Exception as error:  # of the grader: it ends no batch
-            items = [graded(problem, name, lost(name, f"not graded: {error!r}")) for problem, name in every]
+            items = [lost(name, f"not graded: {error!r}") for name in NUMBERS]
         finally:
             child.stop()
     points, possible = (round(sum(item[key] for item in items), 4) for key in ("points", "possible"))
@@ -391,7 +360,6 @@ def block(result: dict) -> str:
 
 
 def feedback(result: dict) -> str:
-    """A text for the student."""
     lines = [f"{result['points']:g} of {result['possible']} points", ""]
     for item in result["items"]:
         points = f"{item['points']:g} of {item['possible']}" if item["possible"] else "handed out, without points"
@@ -409,7 +377,6 @@ def header() -> list[str]:
 
 
 def row(result: dict) -> list[str]:
-    """What --csv writes of a submission."""
     points = [f"{item['points']:g}" for item in result["items"]]
     return [result["path"], *points, f"{result['points']:g}", result["needs_human"], "; ".join(result["notes"])]
 
@@ -435,7 +402,6 @@ def text_names(paths: list[Path]) -> dict[Path, str]:
 
 
 def gradescope(result: dict) -> dict:
-    """The results.json of Gradescope's autograder."""
     tests = [
         {
             "name": item["name"],
@@ -450,10 +416,6 @@ def gradescope(result: dict) -> dict:
     return {"score": result["points"], "execution_time": result["seconds"], "output": block(result), "tests": tests}
 
 
-def write_json(path: Path, content: dict) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
 def attempt(write: Callable, *args) -> None:
     """Write something; what cannot be written is told, and ends nothing."""
     try:
@@ -462,13 +424,9 @@ def attempt(write: Callable, *args) -> None:
         print(f"grade.py: {error}", file=sys.stderr)
 
 
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
-        self.exit(2, f"grade.py: {message}\n")
-
-
 def get_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.error = lambda message: parser.exit(2, f"grade.py: {message}\n")
     add = parser.add_argument
     add("submissions", nargs="+", type=Path, metavar="SUBMISSION", help="a folder, a .py or .ipynb file, or an archive")
     add("--csv", type=Path, metavar="FILE", help="write a row for each submission as it is graded; go on with the file")
@@ -543,9 +501,11 @@ def main(argv: list[str] | None = None) -> None:
         if args.csv:
             attempt(write_rows, args.csv, [header(), *(rows[path] for path in order)], "w")
         if args.json:
-            attempt(write_json, args.json, {"submissions": [results[path] for path in order if path in results]})
+            graded = {"submissions": [results[path] for path in order if path in results]}
+            attempt(args.json.write_text, json.dumps(graded, indent=1) + "\n")
     if args.gradescope:
-        attempt(write_json, args.gradescope, gradescope(results[label(args.submissions[0])]))
+        result = gradescope(results[label(args.submissions[0])])
+        attempt(args.gradescope.write_text, json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -34,9 +34,9 @@ class Wrong(Exception):
 # --- Comparisons ------------------------------------------------------------------------------------------------------
 
 
-def draw(*shape: int, seed: int = 0, low: float = -1.0, high: float = 1.0) -> Tensor:
-    """The same uniform numbers every time, whatever other threads draw."""
-    return torch.empty(shape).uniform_(low, high, generator=torch.Generator().manual_seed(seed))
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    """The same uniform numbers in [-1, 1) every time, whatever other threads draw."""
+    return torch.empty(shape).uniform_(-1, 1, generator=torch.Generator().manual_seed(seed))
 
 
 def close(got: Tensor, expected: Tensor, tolerance: Tensor | float = 0.0) -> bool:
@@ -59,8 +59,6 @@ def tensor(value: Tensor | str | None, shape: tuple[int, ...] | None = None) -> 
     if not isinstance(value, Tensor):
         kind = "list or tuple" if isinstance(value, list) else value
         raise Wrong("returns nothing" if value is None else f"returns no tensor but a {kind}")
-    if value.is_complex():
-        raise Wrong("returns complex numbers")
     if shape is not None and value.shape != shape:
         share = 0.5 if value.shape == (*shape, 1) else 0.0
         raise Wrong(f"expected shape {shape}, got {tuple(value.shape)}", share=share)
@@ -80,82 +78,77 @@ def compare(value: Tensor | None, results: dict, tolerance: Tensor | float = 0.0
     raise Wrong(numbers(got, expected), names)
 
 
-def gradients(value: Tensor, leaves: list[Tensor], weights: Tensor) -> list[Tensor]:
-    """Gradients of sum(weights * value), of a value of another size those of its sum; as the child takes them."""
-    value = (value.flatten() * weights.flatten()).sum() if value.numel() == weights.numel() else value.sum()
-    return torch.autograd.grad(value, leaves, retain_graph=True, allow_unused=True, materialize_grads=True)
+def compare_gradients(got: list, results: dict, leaves: dict[str, Tensor], weights: Tensor) -> None:
+    """Raise Wrong unless `got` are the right result's gradients for the leaves; name the mistake that has these.
 
-
-def compare_gradients(
-    got: list, results: dict, leaves: dict[str, Tensor], weights: Tensor, tolerances: list | None = None
-) -> None:
-    """Raise Wrong unless `got` are the right result's gradients for the leaves; name the mistake that has these."""
-    tolerances = tolerances or [0.0] * len(leaves)
-
-    def differences(value: Tensor) -> list[str]:
-        found = zip(leaves, got, gradients(value, list(leaves.values()), weights), tolerances, strict=True)
-        return [f"gradient of {name}: {numbers(g, e)}" for name, g, e, near in found if not close(g, e, near)]
-
+    Of several copies of a batch it is their mean, within its standard error.
+    """
     for name, gradient in zip(leaves, got, strict=True):
         if gradient is None:
             raise Wrong(f"no gradient reaches {name}")
+    copies = [gradient.double().reshape(-1, *leaf.shape) for gradient, leaf in zip(got, leaves.values(), strict=True)]
+
+    def differences(value: Tensor) -> list[str]:
+        weighted = value.flatten() * weights.flatten() if value.numel() == weights.numel() else value  # as the child
+        exact = torch.autograd.grad(weighted.sum(), list(leaves.values()), retain_graph=True, materialize_grads=True)
+        found = []
+        for name, each, expected in zip(leaves, copies, exact, strict=True):
+            error = each.std(0, correction=0) / math.sqrt(len(each))
+            if not close(each.mean(0), expected, STANDARD_ERRORS * error):
+                found.append(f"gradient of {name}: {numbers(each.mean(0), expected)}")
+        return found
+
     wrong = differences(results[RIGHT])
     if wrong:
         results = {name: value for name, value in results.items() if value.requires_grad}
         raise Wrong(wrong[0], [name for name, value in results.items() if not differences(value)])
 
 
-def leaves(inputs: list[Tensor]) -> list[Tensor]:
-    return [x.double().requires_grad_() for x in inputs]
-
-
 class Formula(NamedTuple):
     """A function that an oracle computes as well."""
 
-    names: str  # of its inputs
-    inputs: Callable  # of a size
+    names: list[str]  # of its inputs
     results: Callable  # the right one, named RIGHT, and those of mistaken formulas by the mistake's name
+    change: Callable = lambda *inputs: inputs  # of uniform numbers to the inputs
     request: dict = MappingProxyType({})  # what the child needs beside the inputs
 
+    def inputs(self, *size: int) -> list[Tensor]:
+        return list(self.change(*(draw(*size, seed=seed) for seed in range(len(self.names)))))
 
-def ask(call: Callable, formula: Formula, inputs: list[Tensor], **request) -> dict:
-    """Call the submission's function, with a critic for its weights w."""
-    given = [{"w": x} if name == "w" else x for name, x in zip(formula.names.split(), inputs, strict=True)]
-    return call(given, **formula.request, **request)
+    def leaves(self, inputs: list[Tensor]) -> dict[str, Tensor]:
+        return {name: x.double().requires_grad_() for name, x in zip(self.names, inputs, strict=True)}
+
+    def ask(self, call: Callable, inputs: list[Tensor], **request) -> dict:
+        """Call the submission's function, with a critic for its weights w."""
+        given = [{"w": x} if name == "w" else x for name, x in zip(self.names, inputs, strict=True)]
+        return call(given, **self.request, **request)
 
 
 def check_values(call: Callable, formula: Formula, sizes: list[tuple]) -> None:
     for size in sizes:
         inputs = formula.inputs(*size)
-        compare(ask(call, formula, inputs)["value"], formula.results(*inputs))
+        compare(formula.ask(call, inputs)["value"], formula.results(*inputs))
 
 
-def check_gradient(call: Callable, formula: Formula, size: tuple, names: str) -> None:
-    """The gradients of the inputs with these names."""
+def check_gradient(call: Callable, formula: Formula, size: tuple, names: list[str]) -> None:
     inputs = formula.inputs(*size)
-    exact = dict(zip(formula.names.split(), leaves(inputs), strict=True))
-    results = formula.results(*exact.values())
-    weights = draw(*results[RIGHT].shape, seed=9, low=0.5, high=2.0)
-    numbers = [number for number, name in enumerate(exact) if name in names.split() and name != "w"]
-    got = ask(call, formula, inputs, grad=numbers, weights=weights)["gradients"]
-    wanted = {name: exact[name] for name in names.split()}
-    compare_gradients(got[: len(wanted)], results, wanted, weights)
+    leaves = formula.leaves(inputs)
+    results = formula.results(*leaves.values())
+    weights = 1.25 + 0.75 * draw(*results[RIGHT].shape, seed=9)
+    positions = [formula.names.index(name) for name in names if name != "w"]
+    got = formula.ask(call, inputs, grad=positions, weights=weights)["gradients"]
+    compare_gradients(got[: len(names)], results, {name: leaves[name] for name in names}, weights)
 
 
 # --- Problem 1 --------------------------------------------------------------------------------------------------------
 
 
-def bernoulli_inputs(b: int, f: int) -> list[Tensor]:
-    return [draw(b, f, low=0.1, high=0.9), (draw(b, f, seed=1) > 0).float()]
+def bernoulli_inputs(mu: Tensor, target: Tensor) -> list[Tensor]:
+    return [0.5 + 0.4 * mu, (target > 0).float()]
 
 
-def normal_inputs(b: int, f: int, count: int = 3) -> list[Tensor]:
-    return [draw(b, f, seed=seed) for seed in range(count)]
-
-
-def kl_inputs(b: int, f: int) -> list[Tensor]:
+def kl_inputs(mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor) -> list[Tensor]:
     """With both wide, and q wider than p, an estimate that forgets a variance is far off."""
-    mu_q, logvar_q, mu_p, logvar_p = normal_inputs(b, f, 4)
     return [mu_q, 1.1 + 0.3 * logvar_q, mu_p, 0.6 + 0.4 * logvar_p]
 
 
@@ -245,31 +238,24 @@ def log_mean_exp(y: Tensor) -> dict[str, Tensor]:
     }
 
 
-def summed(names: str, inputs: Callable, results: Callable) -> Formula:
-    """Of results (B, F) a formula for their sums (B,), with what any sum may get wrong."""
-
-    def sums(*inputs: Tensor) -> dict[str, Tensor]:
-        named = {name: oracles.per_example(value) for name, value in results(*inputs).items()}
-        terms = results(*inputs)[RIGHT]
-        return (
-            named
-            | for_batch(named[RIGHT])
-            | {
-                "the mean over the features, not the sum": terms.mean(1),
-                "summed over the batch, not the features": terms.sum(0),
-                "averaged over the batch, not summed over the features": terms.mean(0),
-                "one number for the whole batch, the mean of all entries": terms.mean(),
-                "not summed over the features": terms,
-            }
-        )
-
-    return Formula(names, inputs, sums)
+def sums(*inputs: Tensor, results: Callable) -> dict[str, Tensor]:
+    """Of results (B, F) their sums (B,), with what any sum may get wrong."""
+    named = {name: oracles.per_example(value) for name, value in results(*inputs).items()}
+    named |= for_batch(named[RIGHT])
+    terms = results(*inputs)[RIGHT]
+    return named | {
+        "the mean over the features, not the sum": terms.mean(1),
+        "summed over the batch, not the features": terms.sum(0),
+        "averaged over the batch, not summed over the features": terms.mean(0),
+        "one number for the whole batch, the mean of all entries": terms.mean(),
+        "not summed over the features": terms,
+    }
 
 
-BERNOULLI = summed("mu target", bernoulli_inputs, bernoulli)
-NORMAL = summed("mu logvar z", normal_inputs, normal)
-MEAN_EXP = Formula("y", partial(normal_inputs, count=1), log_mean_exp)
-KL = summed("mu_q logvar_q mu_p logvar_p", kl_inputs, kl)
+BERNOULLI = Formula(["mu", "target"], partial(sums, results=bernoulli), bernoulli_inputs)
+NORMAL = Formula(["mu", "logvar", "z"], partial(sums, results=normal))
+MEAN_EXP = Formula(["y"], log_mean_exp)
+KL = Formula(["mu_q", "logvar_q", "mu_p", "logvar_p"], partial(sums, results=kl), kl_inputs)
 
 
 def check_stability(call: Callable) -> None:
@@ -284,11 +270,6 @@ def check_stability(call: Callable) -> None:
 
 B = 2  # examples, each SAMPLES times
 MC_SUM = "the sum over the samples, not the mean"
-
-
-def copies(inputs: list[Tensor], n: int) -> list[Tensor]:
-    """n copies of a batch, behind each other."""
-    return [x.repeat(n, 1) for x in inputs]
 
 
 def estimates(reply: dict, b: int) -> Tensor:
@@ -309,21 +290,20 @@ def check_mc(call: Callable, num_samples: int) -> None:
     """SAMPLES estimates of one sample, or one of SAMPLES samples, against the KL."""
     inputs = KL.inputs(B, 3)
     error = (oracles.per_example(oracles.kl_variance(*inputs)) / SAMPLES).sqrt().double()
-    if num_samples == 1:
-        got = estimates(call(copies(inputs, SAMPLES)), B * SAMPLES)
-        got = got.view(SAMPLES, B, *got.shape[1:])
+    count, more = (SAMPLES, []) if num_samples == 1 else (1, [num_samples])
+    got = estimates(call([*(x.repeat(count, 1) for x in inputs), *more]), B * count)
+    got = got.view(count, B, *got.shape[1:])
+    if count > 1:
         check_noise(got)
-        got = got.mean(0)
-    else:
-        got = estimates(call([*inputs, num_samples]), B)
     results = KL.results(*inputs)
     results[MC_SUM] = num_samples * results[RIGHT]
-    compare(got, results, STANDARD_ERRORS * error)
+    compare(got.mean(0), results, STANDARD_ERRORS * error)
 
 
 def check_mc_noise(call: Callable) -> None:
     mu_q, logvar_q, mu_p, logvar_p = KL.inputs(1, 2)
-    noisy = copies([mu_q, 0.3 * logvar_q, mu_p, 0.3 * logvar_p], SAMPLES)  # of noise that is nearly normal
+    batch = [mu_q, 0.3 * logvar_q, mu_p, 0.3 * logvar_p]  # their noise is nearly normal
+    noisy = [x.repeat(SAMPLES, 1) for x in batch]
     single, many = (estimates(call([*noisy, *more]), SAMPLES) for more in ([], [9]))
     check_noise(single)
     ratio = (single.std() / many.std()).item()
@@ -334,30 +314,21 @@ def check_mc_noise(call: Callable) -> None:
 
 def check_mc_gradient(call: Callable) -> None:
     inputs = KL.inputs(B, 3)
-    reply = call(copies(inputs, SAMPLES), grad=[0, 1, 2, 3], weights=torch.ones(B * SAMPLES))
+    reply = call([x.repeat(SAMPLES, 1) for x in inputs], grad=[0, 1, 2, 3], weights=torch.ones(B * SAMPLES))
     estimates(reply, B * SAMPLES)
-    by_name = dict(zip(KL.names.split(), leaves(inputs), strict=True))
-    for gradient, name in zip(reply["gradients"], by_name, strict=True):
-        if gradient is None:
-            raise Wrong(f"no gradient reaches {name}: z is not reparameterised")
-    each = [gradient.double().view(SAMPLES, B, 3) for gradient in reply["gradients"]]
-    tolerances = [STANDARD_ERRORS * gradient.std(0) / math.sqrt(SAMPLES) for gradient in each]
-    mu_q, logvar_q, *p = by_name.values()
+    leaves = KL.leaves(inputs)
+    mu_q, logvar_q, *p = leaves.values()
     results = KL.results(mu_q, logvar_q, *p)
     results["z is not reparameterised, or detached"] = KL.results(mu_q.detach(), logvar_q.detach(), *p)[RIGHT]
-    compare_gradients([gradient.mean(0) for gradient in each], results, by_name, torch.ones(B), tolerances)
+    compare_gradients(reply["gradients"], results, leaves, torch.ones(B))
 
 
 # --- Problem 2 --------------------------------------------------------------------------------------------------------
 
 
-def probe(*shape: int) -> Tensor:
-    """The weights w of the child's critic f(x) = <w, x> + |x|^2 / 2 for x: (B, *shape)."""
-    return draw(*shape, seed=7) / math.prod(shape) ** 0.5
-
-
-def distance_inputs(*shape: int) -> list[Tensor]:
-    return [draw(6, *shape), 0.5 * draw(6, *shape, seed=1), probe(*shape)]
+def distance_inputs(p: Tensor, q: Tensor, w: Tensor) -> list[Tensor]:
+    """Samples, and the weights w of the child's critic f(x) = <w, x> + |x|^2 / 2."""
+    return [p, 0.5 * q, w[0]]
 
 
 def distance(p: Tensor, q: Tensor, w: Tensor) -> dict[str, Tensor]:
@@ -374,37 +345,30 @@ def distance(p: Tensor, q: Tensor, w: Tensor) -> dict[str, Tensor]:
     }
 
 
-DISTANCE = Formula("p q w", distance_inputs, distance)
+DISTANCE = Formula(["p", "q", "w"], distance, distance_inputs)
 VECTORS, IMAGES = "(B, F)", "images (B, C, H, W)"
 PENALTY_SHAPES = {VECTORS: (5,), IMAGES: (3, 4, 4)}
 
 
 def penalty(call: Callable, *kinds: str) -> tuple[dict, Tensor, Tensor, Tensor, Tensor]:
-    """Call lp_reg on 64 pairs of the first kind that it takes; return the reply, the pairs, where it asked the critic,
-    and the critic's weights. Half of the gradients are well below 1."""
+    """Call lp_reg on 64 pairs of the first kind that it takes; return the reply, the pairs, where it asked the critic
+    last, and the critic's weights. Half of the gradients are well below 1."""
     shape = PENALTY_SHAPES[kinds[0]]
     scale = torch.linspace(-6, 6, 64).clamp(min=0.1).view(-1, *[1] * len(shape)) * (4.5 / math.prod(shape)) ** 0.5
-    x, y, w = scale * draw(64, *shape), scale * draw(64, *shape, seed=1), probe(*shape)
+    x, y = scale * draw(64, *shape), scale * draw(64, *shape, seed=1)
+    w = draw(*shape, seed=7) / math.prod(shape) ** 0.5
     try:
         reply = call([x, y, {"w": w}], weights=torch.ones(1))
-        return reply, x, y, interpolates(reply, x), w
+        seen = torch.cat([x[:0], *reply["seen"]])  # all at once, or one by one
+        if len(seen) < 64 or len(reply["seen"][-1]) > 64:
+            raise Wrong(f"the critic is not given 64 interpolates of shape {shape}")
+        return reply, x, y, seen[-64:], w
     except Wrong as wrong:
         if kinds[1:]:
             return penalty(call, *kinds[1:])
         if "does not require grad" in wrong.seen or "not have been used in the graph" in wrong.seen:
             raise Wrong(wrong.seen, ["the interpolate needs requires_grad_()"]) from None
         raise
-
-
-def interpolates(reply: dict, x: Tensor) -> Tensor:
-    """Where lp_reg asked the critic."""
-    if not reply["seen"] or reply["seen"][-1].shape[1:] != x.shape[1:]:
-        raise Wrong(f"the critic is not given interpolates of shape {tuple(x.shape)}")
-    last = len(reply["seen"][-1])
-    seen = torch.cat([v for v in reply["seen"] if v.shape[1:] == x.shape[1:]])[-max(last, len(x)) :]
-    if seen.shape != x.shape:
-        raise Wrong(f"the critic is not given {len(x)} interpolates but {len(seen)}")
-    return seen
 
 
 def penalties(gradient: Tensor) -> dict[str, Tensor]:
@@ -435,18 +399,16 @@ def penalties(gradient: Tensor) -> dict[str, Tensor]:
     return results
 
 
-def compare_penalty(call: Callable, kind: str) -> None:
-    reply, _, _, x_hat, w = penalty(call, kind)
-    compare(reply["value"], penalties(w + x_hat))
-
-
-def check_penalty(call: Callable, kind: str, other: str) -> None:
+def check_penalty(call: Callable, kind: str, other: str = "") -> None:
     """Of one kind of pairs; where it is right for the other, say so."""
     try:
-        compare_penalty(call, kind)
+        reply, *_, x_hat, w = penalty(call, kind)
+        compare(reply["value"], penalties(w + x_hat))
     except Wrong as wrong:
+        if not other:
+            raise
         try:
-            compare_penalty(call, other)
+            check_penalty(call, other)
         except Wrong:
             raise wrong from None
         raise Wrong(f"works for {other}, not for {kind}: {wrong}") from None
@@ -459,10 +421,7 @@ def check_coefficients(call: Callable) -> None:
     x, y, x_hat = (v.flatten(1) for v in points)
     alpha = ((x_hat - y) * (x - y)).sum(1) / (x - y).square().sum(1)
     if not close(x_hat, alpha[:, None] * x + (1 - alpha[:, None]) * y):
-        each = ((x_hat - y) / (x - y))[(x - y).abs() > 0.01]
-        if each.min() < -0.01 or each.max() > 1.01:
-            raise Wrong(f"expected coefficients in [0, 1], got {each.min():.3g} to {each.max():.3g}")
-        raise Wrong("more than one coefficient within an example: expected 1 for each image, got one per pixel or row")
+        raise Wrong("more than one coefficient within an example, or none: expected x_hat = alpha x + (1 - alpha) y")
     low, high = alpha.min().item(), alpha.max().item()
     if high - low < 1e-3:
         raise Wrong(f"one coefficient for the whole batch: expected 64 different, got {low:.3g} for all")
@@ -474,15 +433,11 @@ def check_penalty_gradient(call: Callable) -> None:
     reply, _, _, x_hat, w = penalty(call, VECTORS, IMAGES)
     if reply["gradients"][0] is None:
         raise Wrong("no gradient reaches the critic: create_graph=True is missing, or a detach() too many")
-    (w,) = leaves([w])
+    w = w.double().requires_grad_()
     compare_gradients(reply["gradients"], penalties(w + x_hat), {"the critic's weights": w}, torch.ones(1))
 
 
 IMAGE = (3, 32, 32)
-
-
-def images(b: int, seed: int = 0) -> Tensor:
-    return draw(b, *IMAGE, seed=seed)
 
 
 def check_shape(call: Callable, cases: list[tuple[list, Tensor, tuple]]) -> None:
@@ -495,14 +450,14 @@ def check_shape(call: Callable, cases: list[tuple[list, Tensor, tuple]]) -> None
 
 DIM, PRED_DIM = 16, 8
 SWAPPED = "expected p1, p2, z1, z2, got z1, z2, p1, p2"
+VIEWS = [draw(8, *IMAGE), draw(8, *IMAGE, seed=1)]
 PREDICTOR = oracles.predictor_parameters(DIM, PRED_DIM)
 
 
-def siamese(call: Callable, stop_gradient: bool = True, mode: str | None = None, **request) -> tuple[list, dict]:
-    """p1, p2, z1, z2 of two batches of 8 images, and the whole reply."""
+def siamese(call: Callable, stop_gradient: bool = True, mode: str | None = None, views: list = VIEWS) -> tuple:
+    """p1, p2, z1, z2 of two batches of 8 images, and the whole reply with the gradient of p1."""
     init = ["resnet18", DIM, PRED_DIM, stop_gradient, mode]
-    views = request.pop("views", [images(8), images(8, seed=1)])
-    reply = call(views, init=init, **request)
+    reply = call(views, init=init, grad=[0], weights=draw(8, DIM, seed=5))
     outputs = reply["value"]
     if not isinstance(outputs, list) or len(outputs) != 4:
         raise Wrong(f"expected p1, p2, z1, z2, got {len(outputs) if isinstance(outputs, list) else 'one'} output(s)")
@@ -521,7 +476,7 @@ def check_outputs(call: Callable) -> None:
     }
     if normalised != (False, False, True, True):
         raise Wrong("", [mistakes.get(normalised, "p1 and p2, or z1 and z2, are not made alike")])
-    swapped = siamese(call, views=[images(8, seed=1), images(8)])[0]
+    swapped = siamese(call, views=VIEWS[::-1])[0]
     for got, expected, name in zip(swapped, (p2, p1, z2, z1), ("p1", "p2", "z1", "z2"), strict=True):
         if not close(got, expected, 0.05):
             raise Wrong(f"{name} is not that of its view: with x1 and x2 swapped, {numbers(got, expected)}")
@@ -546,15 +501,14 @@ def check_encoder_gradient(reply: dict) -> None:
 
 
 def check_detaching(call: Callable) -> None:
-    weights = draw(8, DIM, seed=5)
-    check_detached(siamese(call, grad=[0], weights=weights)[1], "with stop_gradient=True")
-    _, reply = siamese(call, stop_gradient=False, grad=[0], weights=weights, output=2)
-    if not all(reply["requires_grad"]) or reply["gradients"][0] is None:
+    check_detached(siamese(call)[1], "with stop_gradient=True")
+    _, reply = siamese(call, stop_gradient=False)
+    if not all(reply["requires_grad"]):
         raise Wrong("z is detached, although stop_gradient=False")
 
 
 def check_no_predictor(call: Callable) -> None:
-    (p1, p2, z1, z2), reply = siamese(call, mode="no_pred_mlp", grad=[0], weights=draw(8, DIM, seed=5))
+    (p1, p2, z1, z2), reply = siamese(call, mode="no_pred_mlp")
     for p, z in ((p1, z1), (p2, z2)):
         if not close(p, z):
             raise Wrong(f"p is not z in MLP_mode 'no_pred_mlp': {numbers(p, z)}")
@@ -562,7 +516,7 @@ def check_no_predictor(call: Callable) -> None:
 
 
 def check_fixed_predictor(call: Callable) -> None:
-    (p1, *_), reply = siamese(call, mode="fixed_random_init", grad=[0], weights=draw(8, DIM, seed=5))
+    (p1, *_), reply = siamese(call, mode="fixed_random_init")
     trained = siamese(call)[1]["trained"] - reply["trained"]
     if trained != PREDICTOR:
         text = "the predictor is not frozen" if trained == 0 else "not just the predictor is frozen"
@@ -570,11 +524,6 @@ def check_fixed_predictor(call: Callable) -> None:
     if close(p1, reply["value"][2]):
         raise Wrong("p is z in MLP_mode 'fixed_random_init': the predictor is not used")
     check_encoder_gradient(reply)
-
-
-def loss_inputs(b: int, d: int) -> list[Tensor]:
-    """p1, p2, z1, z2 of which each pair has a similarity of its own."""
-    return [draw(b, d, seed=seed) + 0.2 * seed for seed in range(4)]
 
 
 def loss(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor) -> dict[str, Tensor]:
@@ -597,36 +546,28 @@ def loss(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor) -> dict[str, Tensor]:
 
 
 LOSS_REQUEST = {"init": ["resnet18", DIM, PRED_DIM, False, None], "method": "loss"}
-LOSS = Formula("p1 p2 z1 z2", loss_inputs, loss, LOSS_REQUEST)
+LOSS = Formula(["p1", "p2", "z1", "z2"], loss, request=LOSS_REQUEST)
 
 
 def cosine(x: Tensor, y: Tensor, dim: int = 1) -> dict[str, Tensor]:
     right, products = F.cosine_similarity(x, y, dim), (x * y).sum(dim)
     mistakes = {f"along axis {axis}, not {dim}": F.cosine_similarity(x, y, axis) for axis in range(x.dim())}
-    mistakes.pop(f"along axis {dim}, not {dim}", None)
-    return (
-        mistakes
-        | for_batch(right)
-        | {
-            "not divided by the norms": products,
-            "1 - cosine": 1 - right,
-            "divided by the squares of the norms": products / (x.square().sum(dim) * y.square().sum(dim)),
-            "divided by one norm only": products / x.norm(dim=dim),
-            "the mean over the axis, not the sum": right / x.shape[dim],
-        }
-    )
+    mistakes |= for_batch(right)
+    return mistakes | {
+        "not divided by the norms": products,
+        "1 - cosine": 1 - right,
+        "divided by the squares of the norms": products / (x.square().sum(dim) * y.square().sum(dim)),
+        "divided by one norm only": products / x.norm(dim=dim),
+        "the mean over the axis, not the sum": right / x.shape[dim],
+    }
 
 
-def cosine_inputs(*shape: int) -> list[Tensor]:
-    return [draw(*shape), draw(*shape, seed=1) + 0.3]
-
-
-COSINE = Formula("x y", cosine_inputs, cosine, {"init": []})
+COSINE = Formula(["x", "y"], cosine, request={"init": []})
 
 
 def check_axes(call: Callable) -> None:
     for dim, shape in ((0, (8, 5)), (1, (3, 40)), (-1, (2, 3, 5)), (1, (2, 3, 5))):
-        x, y = cosine_inputs(*shape)
+        x, y = COSINE.inputs(*shape)
         compare(call([x, y], init=[dim])["value"], cosine(x, y, dim))
 
 
@@ -638,10 +579,7 @@ def check_zero_vectors(call: Callable) -> None:
     compare(got, cosine(x, y))
 
 
-# --- All --------------------------------------------------------------------------------------------------------------
-
-
-def formula_checks(formula: Formula, leaves: str) -> dict[str, Callable]:
+def formula_checks(formula: Formula, leaves: list[str]) -> dict[str, Callable]:
     return {
         "values": partial(check_values, formula=formula, sizes=[(8, 5)]),
         "other sizes": partial(check_values, formula=formula, sizes=[(3, 784), (6, 1), (17, 2)]),
@@ -651,7 +589,7 @@ def formula_checks(formula: Formula, leaves: str) -> dict[str, Callable]:
 
 
 CHECKS = {
-    "log_likelihood_bernoulli": formula_checks(BERNOULLI, "mu"),
+    "log_likelihood_bernoulli": formula_checks(BERNOULLI, ["mu"]),
     "log_likelihood_normal": formula_checks(NORMAL, NORMAL.names),
     "log_mean_exp": formula_checks(MEAN_EXP, MEAN_EXP.names) | {"no overflow": check_stability},
     "kl_gaussian_gaussian_analytic": formula_checks(KL, KL.names),
@@ -662,10 +600,10 @@ CHECKS = {
         "unbiased gradient": check_mc_gradient,
     },
     "vf_wasserstein_distance": {
-        "values": partial(check_values, formula=DISTANCE, sizes=[(5,)]),
-        "images": partial(check_values, formula=DISTANCE, sizes=[(3, 4, 4)]),
-        "gradient of the critic": partial(check_gradient, formula=DISTANCE, size=(5,), names="w"),
-        "gradient of the samples": partial(check_gradient, formula=DISTANCE, size=(5,), names="p q"),
+        "values": partial(check_values, formula=DISTANCE, sizes=[(6, 5)]),
+        "images": partial(check_values, formula=DISTANCE, sizes=[(6, 3, 4, 4)]),
+        "gradient of the critic": partial(check_gradient, formula=DISTANCE, size=(6, 5), names=["w"]),
+        "gradient of the samples": partial(check_gradient, formula=DISTANCE, size=(6, 5), names=["p", "q"]),
     },
     "lp_reg": {
         "(B, F)": partial(check_penalty, kind=VECTORS, other=IMAGES),
@@ -676,7 +614,7 @@ CHECKS = {
     "Generator": {
         "shape": partial(check_shape, cases=[([10, 8], draw(6, 10), (6, *IMAGE)), ([], draw(2, 100), (2, *IMAGE))])
     },
-    "Critic": {"shape": partial(check_shape, cases=[([8], images(6), (6,)), ([], images(2), (2,))])},
+    "Critic": {"shape": partial(check_shape, cases=[([8], draw(6, *IMAGE), (6,)), ([], draw(2, *IMAGE), (2,))])},
     "SimSiam": {
         "outputs": check_outputs,
         "stop-gradient": check_detaching,
@@ -686,13 +624,13 @@ CHECKS = {
     "SimSiam.loss": {
         "values": partial(check_values, formula=LOSS, sizes=[(8, DIM)]),
         "other sizes": partial(check_values, formula=LOSS, sizes=[(5, 7), (32, 3)]),
-        "gradient of p": partial(check_gradient, formula=LOSS, size=(8, DIM), names="p1 p2"),
-        "gradient of z": partial(check_gradient, formula=LOSS, size=(8, DIM), names="z1 z2"),
+        "gradient of p": partial(check_gradient, formula=LOSS, size=(8, DIM), names=["p1", "p2"]),
+        "gradient of z": partial(check_gradient, formula=LOSS, size=(8, DIM), names=["z1", "z2"]),
     },
     "CosineSimilarity": {
         "values": partial(check_values, formula=COSINE, sizes=[(8, 5)]),
         "other axes": check_axes,
         "zero vectors": check_zero_vectors,
-        "gradient": partial(check_gradient, formula=COSINE, size=(8, 5), names="x y"),
+        "gradient": partial(check_gradient, formula=COSINE, size=(8, 5), names=["x", "y"]),
     },
 }

@@ -28,12 +28,14 @@ import sys
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache, partial, wraps
 from importlib.machinery import PathFinder
+from operator import itemgetter
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, BinaryIO
+from unittest.mock import MagicMock
 
 import numpy as np
 import torch
@@ -57,9 +59,6 @@ READ_AS = [  # lines that this Python cannot read, and what stands for them
 ]
 BEGINNING = r"(?!(else|elif|except|finally)\b)[^\s#)\]}]"  # of a line that begins a statement of the top level
 notes = []  # what went wrong while the submission's files were read, one line each
-
-
-# --- Messages ---------------------------------------------------------------------------------------------------------
 
 
 def send(stream: BinaryIO, message: dict) -> None:
@@ -118,36 +117,20 @@ class OnCPU(TorchFunctionMode):
         if function in (Tensor.cuda, Tensor.pin_memory):
             add_note(ON_CPU)
             return args[0]
-        kwargs = {name: on_cpu(value, name == "device") for name, value in (kwargs or {}).items()}
-        return function(*(on_cpu(value, function is Tensor.to) for value in args), **kwargs)
+        return function(*map(on_cpu, args), **{name: on_cpu(value) for name, value in (kwargs or {}).items()})
 
 
-def on_cpu(value: Any, may_be_number: bool) -> Any:
-    """An argument of a function of torch, the CPU in place of a GPU."""
-    if isinstance(value, str) and value.startswith("torch.cuda."):  # a type of tensors
+def on_cpu(value: Any) -> Any:
+    """An argument of a function of torch, the CPU in place of a GPU, also in a type such as torch.cuda.FloatTensor."""
+    if isinstance(value, str | torch.device) and re.match(r"(torch\.)?(cuda|mps)\b", str(value)):
         add_note(ON_CPU)
-        return value.replace("torch.cuda", "torch")
-    named = isinstance(value, str | torch.device) and re.match(r"(cuda|mps)\b", str(value))
-    numbered = may_be_number and isinstance(value, int) and not isinstance(value, bool)
-    if named or numbered:
-        add_note(ON_CPU)
-        return "cpu"
+        return value.replace("cuda.", "") if str(value).startswith("torch.") else "cpu"
     return value
 
 
 class CPUGenerator(torch.Generator):
     def __new__(cls, device: Any = None) -> "CPUGenerator":
         return super().__new__(cls)
-
-
-class NoEvent:
-    """Stands for an event or a stream of a GPU."""
-
-    def __init__(self, *_: Any, **__: Any):
-        pass
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *_, **__: 0
 
 
 def stay_on_cpu() -> None:
@@ -158,7 +141,8 @@ def stay_on_cpu() -> None:
         elif name.endswith("Tensor"):
             setattr(torch.cuda, name, getattr(torch, name, None))
     torch.cuda.device = torch.cuda.stream = contextlib.nullcontext
-    torch.cuda.Event = torch.cuda.Stream = NoEvent
+    torch.cuda.Event = torch.cuda.Stream = MagicMock()
+    torch.cuda.Event.return_value.elapsed_time.return_value = 0
     for name in ("set_default_device", "set_default_tensor_type"):
         setattr(torch, name, lambda *_: None)
     torch.Generator = CPUGenerator
@@ -177,7 +161,6 @@ def add_note(line: str) -> str:
 
 
 def describe(place: str, error: BaseException) -> str:
-    """One line about an error."""
     text = ""
     with contextlib.suppress(Exception):  # its text may raise, too
         text = error.msg if isinstance(error, SyntaxError) else str(error)
@@ -196,9 +179,8 @@ def decode(data: bytes) -> str:
     try:
         return importlib.util.decode_source(data)
     except (SyntaxError, UnicodeDecodeError):
-        utf_16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
-        text = data.decode("utf-16" if utf_16 else "cp1252", errors="replace")
-        return text.replace("\r\n", "\n").replace("\r", "\n")
+        encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "cp1252"
+        return io.TextIOWrapper(io.BytesIO(data), encoding, errors="replace").read()
 
 
 def cells(text: str, place: str) -> Iterator[tuple[str, str]]:
@@ -224,19 +206,17 @@ def replace_line(lines: list[str], at: int) -> bool:
 
 def leave_out(lines: list[str], at: int) -> None:
     """Put nothing for the statement of the top level around a line."""
-    begins = [
-        number
-        for number, line in enumerate(lines)
-        if re.match(BEGINNING, line) and not (number and lines[number - 1].startswith("@"))
-    ]
-    begin = max((number for number in begins if number <= at), default=0)
-    end = min((number for number in begins if number > at), default=len(lines))
+    begin, end = at, at + 1
+    while begin > 0 and (not re.match(BEGINNING, lines[begin]) or lines[begin - 1].startswith("@")):
+        begin -= 1
+    while end < len(lines) and not re.match(BEGINNING, lines[end]):
+        end += 1
     lines[begin:end] = [""] * (end - begin)
 
 
 def parse(text: str, place: str) -> list[ast.stmt]:
     """The statements of a text but those that cannot be read."""
-    lines, replaced, noted = re.split("\r?\n", text), set(), -1
+    lines, replaced = re.split("\r?\n", text), set()
     while True:
         try:
             return ast.parse("\n".join(lines)).body
@@ -246,15 +226,11 @@ def parse(text: str, place: str) -> list[ast.stmt]:
             at = number - 1
             while at > 0 and (not lines[at].strip() or lines[at - 1].endswith("\\")):
                 at -= 1
-            is_known = False
             if at in replaced:
                 leave_out(lines, at)
-            else:
-                replaced.add(at)
-                is_known = replace_line(lines, at)
-            if not is_known and number > noted + 1:  # the next line's is a consequence
+            elif not replace_line(lines, at):
                 add_note(describe(f"{place} line {number} cannot be read", error))
-                noted = number
+            replaced.add(at)
 
 
 # --- Definitions ------------------------------------------------------------------------------------------------------
@@ -307,20 +283,6 @@ def changed(nodes: Iterable[ast.AST]) -> tuple[set[str], set[str]]:
     return stores, receivers
 
 
-def parts(node: ast.stmt) -> Iterator[ast.stmt]:
-    """The statements that one stands for: one for each imported name, and those that import * in an `if` or `try`."""
-    if isinstance(node, ast.Import | ast.ImportFrom):
-        for alias in node.names:
-            part = copy.copy(node)
-            part.names = [alias]
-            yield part
-        return
-    for part in here(node):
-        if isinstance(part, ast.ImportFrom) and part.names[0].name == "*":
-            yield part
-    yield node
-
-
 class Statement:
     """A statement of a file's top level, with the names that it reads, and those that it binds or changes in place."""
 
@@ -328,13 +290,13 @@ class Statement:
         self.node, self.file, self.place = node, place, f"{place} line {node.lineno}"
         self.is_script = is_script  # under if __name__ == "__main__"
         self.is_import = isinstance(node, ast.Import | ast.ImportFrom)
-        self.is_star = self.is_import and node.names[0].name == "*"
         self.is_function = isinstance(node, ast.FunctionDef)
         # annotations stay text, as what they name may not be installed; but dataclass and singledispatch look at them
-        self.is_text = is_text or not getattr(node, "decorator_list", [])  # the file may ask for it
+        self.is_text = is_text or not getattr(node, "decorator_list", [])
         flags = __future__.annotations.compiler_flag if self.is_text else 0
         self.code = compile(ast.Module([node], []), self.file, "exec", flags=flags, dont_inherit=True)
-        self.reads, self.binds = ({"*"}, {"*"}) if self.is_star else names(self.code)
+        is_star = self.is_import and node.names[0].name == "*"
+        self.reads, self.binds = ({"*"}, {"*"}) if is_star else names(self.code)
         self.stores, self.receivers = changed(here(node))
         self.calls = [part for part in here(node) if isinstance(part, ast.Call) and isinstance(part.func, ast.Name)]
         self.alias_of = ""
@@ -380,7 +342,7 @@ class Submission:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.statements, self.binders, self.slow, self.instances = {}, {}, {}, {}
+        self.statements, self.binders, self.slow = {}, {}, {}
         paths = [path for path in folder.rglob("*") if path.suffix in SOURCES and path.is_file()]
         self.files = sorted(paths, key=lambda path: (len(path.parts), path))  # the outer ones first
         texts = {path: decode(path.read_bytes()).replace("\0", "") for path in self.files}
@@ -415,67 +377,59 @@ class Submission:
             file = path.parent / Path(magic[3]).name
             if magic[2] or file not in self.texts:
                 self.texts[file] = self.texts.get(file, "") + text
-        is_text = "from __future__ import annotations" in self.texts.get(path, "")
         for node in parse(text, place):
             try:
                 is_script = isinstance(node, ast.If) and ast.unparse(node.test) in SCRIPT_ONLY
                 for outer in [*node.body, *node.orelse] if is_script else [node]:
-                    for part in parts(outer):
-                        yield from self.spread(path, Statement(part, place, is_script, is_text))
+                    for part in self.parts(path, outer):
+                        yield Statement(part, place, is_script)
             except Exception as error:  # return outside of a function, or too long a sum
                 add_note(describe(f"{place} line {node.lineno}", error))
 
-    def spread(self, path: Path, statement: Statement) -> Iterator[Statement]:
-        """A statement, or for * from a file of the submission one for each of its names."""
-        target = statement.is_star and self.imported(path, statement)
-        if not target:
-            yield statement
-            return
-        binders = self.find_binders(target)
-        for name in binders:
-            if not name.startswith("__" if "__all__" in binders else "_"):
-                node = copy.copy(statement.node)
-                node.names = [ast.alias(name, lineno=node.lineno, col_offset=0)]
-                yield Statement(node, statement.file, statement.is_script)
+    def parts(self, path: Path, node: ast.stmt) -> Iterator[ast.stmt]:
+        """The statements that one stands for: an import for each name, also for those of a * in an `if` or `try`."""
+        imports = [part for part in here(node) if isinstance(part, ast.Import | ast.ImportFrom)]
+        if node not in imports:
+            imports = [part for part in imports if part.names[0].name == "*"]
+        for part in imports:
+            aliases, target = part.names, self.imported(path, part)
+            if target and aliases[0].name == "*":
+                binders = self.find_binders(target)
+                hidden = "__" if "__all__" in binders else "_"
+                names = [name for name in binders if not name.startswith(hidden)]
+                aliases = [ast.alias(name, lineno=part.lineno, col_offset=0) for name in names]
+            for alias in aliases:
+                one = copy.copy(part)
+                one.names = [alias]
+                yield one
+        if node not in imports:
+            yield node
 
-    def imported(self, path: Path, statement: Statement) -> Path | None:
+    def imported(self, path: Path, node: ast.stmt) -> Path | None:
         """The file of the submission from which a statement imports."""
-        node = statement.node
         return self.locate(path, node.module or "", node.level) if isinstance(node, ast.ImportFrom) else None
 
     def find_binders(self, path: Path) -> dict[str, list[Statement]]:
         """For each name in a file the statements that bind it, change it in place or call what does."""
-        if path not in self.binders:
-            self.binders[path] = defaultdict(list)
-            self.fill_binders(path, self.binders[path])
-        return self.binders[path]
-
-    def find_functions(self, path: Path) -> dict[str, Statement]:
-        """The functions that a file defines or imports from another file of the submission, by their names in it."""
-        functions = {}
+        if path in self.binders:
+            return self.binders[path]
+        binders = self.binders[path] = defaultdict(list)  # at once, as files may import each other
+        functions, aliases = {}, {}
+        libraries, values, bound = set(), set(), set()
         for statement in self.read(path):
-            target = self.imported(path, statement)
+            target = self.imported(path, statement.node)
+            if not statement.is_script:
+                bound |= {statement.node.name} if statement.is_function else statement.binds
             if statement.is_function:
                 functions[statement.node.name] = statement
             elif target:
-                (name,) = statement.binds
-                for other in self.find_binders(target).get(statement.node.names[0].name, []):
-                    if other.is_function:
-                        functions[name] = other
-        return functions
-
-    def fill_binders(self, path: Path, binders: dict[str, list[Statement]]) -> None:
-        """Add each statement of a file to those of the names that it touches."""
-        statements, functions, aliases = self.read(path), self.find_functions(path), {}
-        libraries, values, bound = set(), set(), set()
-        for statement in statements:
-            if not statement.is_script:
-                bound |= {statement.node.name} if statement.is_function else statement.binds
-            if statement.is_import:
-                libraries |= set() if self.imported(path, statement) else statement.binds
-            elif not isinstance(statement.node, ast.FunctionDef | ast.ClassDef):
+                others = self.find_binders(target).get(statement.node.names[0].name, [])
+                functions |= {name: other for name in statement.binds for other in others if other.is_function}
+            elif statement.is_import:
+                libraries |= statement.binds
+            elif not isinstance(statement.node, ast.ClassDef):
                 values |= statement.binds
-        for statement in statements:
+        for statement in self.read(path):
             # torch.manual_seed(0) makes no other torch, and trainer.train() may take long
             names = statement.stores | statement.receivers - libraries
             if statement.alias_of in values:
@@ -490,23 +444,26 @@ class Submission:
             if isinstance(statement.node, ast.For):  # for eps in (1e-8, 1e-9): train(), after eps = 1e-8
                 targets = {part.id for part in ast.walk(statement.node.target) if isinstance(part, ast.Name)}
                 names -= targets & binders.keys()
-            for name in names - bound if statement.is_script else names:
+            if statement.is_script:
+                names -= bound
+            for name in names:
                 binders[name].append(statement)
+        return binders
 
     def find(self, name: str, preferred: list[str]) -> dict:
         """Where a name is defined: files, the most promising first; then, as [file, number of binders], what stood
         in a file before another definition."""
-        wholes, earlier = [], []
+        found = []
         for path in self.files:
             binders = self.find_binders(path).get(name, []) if name in self.texts[path] else []
             own = [number for number, statement in enumerate(binders) if name in statement.binds]
             if own:
                 is_imported = all(binders[number].is_import for number in own)
                 rank = preferred.index(path.name) if path.name in preferred else len(preferred)
-                wholes.append((is_imported, rank, str(path)))
-                earlier += [[str(path), number] for number in reversed(own[1:])]
-        wholes.sort(key=lambda whole: whole[:2])
-        return {"found": [[file, None] for *_, file in wholes] + earlier}
+                for number in [None, *reversed(own[1:])]:
+                    found.append((number is not None, is_imported, rank, [str(path), number]))
+        found.sort(key=itemgetter(0, 1, 2))
+        return {"found": [where for *_, where in found]}
 
     def load(self, file: str, number: int | None, name: str, given: Iterable[str] = ()) -> dict:
         """Take a definition from a file, in modules of its own, by its binders up to this number.
@@ -519,13 +476,8 @@ class Submission:
         with contextlib.suppress(OSError):  # deleted by the submission
             os.chdir(path.parent)
         sys.argv = [file]
-        binders = self.find_binders(path)
-        every = binders[name]
-        binders[name] = every[:number]
-        try:
-            self.target = getattr(self.module(path), name, None)
-        finally:
-            binders[name] = every
+        self.skipped = [] if number is None else self.find_binders(path)[name][number:]
+        self.target = getattr(self.module(path), name, None)
         return {"found": self.target is not None, "reasons": self.reasons}
 
     def execute(self, module: Module, name: str) -> None:
@@ -547,7 +499,7 @@ class Submission:
 
     def run(self, module: Module, statement: Statement) -> None:
         """Execute a statement; where it fails or takes too long, what it binds stays undefined."""
-        if statement.binds & self.given.keys():
+        if statement in self.skipped or statement.binds & self.given.keys():
             return
         seconds, began, _ = limits[0]  # of the whole request
         left = seconds - (time.process_time() - began)
@@ -563,9 +515,9 @@ class Submission:
             elif decorators := getattr(statement.node, "decorator_list", []):
                 defined = {*vars(module), *vars(builtins)}
                 known = [decorator for decorator in decorators if root(decorator) in defined]
-                bare = copy.copy(statement.node)  # without those of packages that are not there, else without all
-                bare.decorator_list = known if len(known) < len(decorators) else []
-                self.run(module, Statement(bare, statement.file, is_text=statement.is_text))
+                bare = copy.copy(statement.node)  # without those of packages that are not there, then without all
+                bare.decorator_list = [] if statement.is_text else known
+                self.run(module, Statement(bare, statement.file, is_text=True))
 
     def module(self, path: Path) -> Module:
         """The module of a file, or of a folder's __init__.py, whether there is one or not."""
@@ -579,23 +531,17 @@ class Submission:
                 sys.modules[name] = module
         return self.modules[path]
 
-    def import_(
-        self, path: Path, name: str, names: Any = None, local: Any = None, members: tuple = (), level: int = 0
-    ) -> ModuleType:
+    def import_(self, path: Path, name: str, names=None, local=None, members=(), level=0) -> ModuleType:
         """What the import statements of a file call."""
         file = self.locate(path, name, level)
-        inner = self.locate(path, f"{name}.{members[0]}", level) if members and not file else None
-        if not file and not inner:
+        if members and not file:  # a module of a package whose folder was left behind
+            inner = self.locate(path, f"{name}.{members[0]}", level)
+            file = inner and self.package(inner)
+        if not file:
             return __import__(name, names, local, members, level)
-        if inner:  # a module of a package
-            return self.module(self.package(inner))
-        module = self.module(file)
-        for part in [] if members else reversed(name.split(".")[1:]):  # import a.b.c binds a
+        for _ in [] if members else name.split(".")[1:]:  # import a.b.c binds a
             file = self.package(file)
-            package = self.module(file)
-            setattr(package, part, module)
-            module = package
-        return module
+        return self.module(file)
 
     @staticmethod
     def package(file: Path) -> Path:
@@ -629,56 +575,44 @@ class Submission:
         return target / "__init__.py" if is_package else None
 
     def instance(self, arguments: list) -> nn.Module:
-        """An object of the class with the seed 0; asked for again, the same one."""
-        key = self.target, repr(arguments)
-        if key not in self.instances:
-            if "resnet18" in arguments:  # torchvision takes as long to import as torch
-                from torchvision.models import resnet18
+        """An object of the class with the seed 0."""
+        if "resnet18" in arguments:  # torchvision takes as long to import as torch
+            from torchvision.models import resnet18
 
-                arguments = [resnet18, *arguments[1:]]
-            extra = self.spare(self.target.__init__, len(arguments) + 1)
-            seed()
-            self.instances[key] = self.target(*arguments, **extra)
-        return self.instances[key]
+            arguments = [resnet18, *arguments[1:]]
+        return self.value(self.target, arguments, self.target)
 
-    def spare(self, function: Any, given: int) -> dict:
-        """The value of an extra parameter `device` behind the `given` ones."""
+    def value(self, function: Callable, arguments: list, signed: Callable) -> Any:
+        """What a function returns with the seed 0; an extra parameter `device` of the `signed` one is given the CPU."""
+        extra = {}
         with contextlib.suppress(TypeError, ValueError):  # some have no signature
-            if "device" in list(inspect.signature(function).parameters)[given:]:
+            if "device" in list(inspect.signature(signed).parameters)[len(arguments) :]:
                 add_note(f"{self.name} has an extra parameter: device")
-                return {"device": torch.device("cpu")}
-        return {}
+                extra = {"device": torch.device("cpu")}
+        torch.manual_seed(0)
+        random.seed(0)
+        np.random.seed(0)  # noqa: NPY002, the generator that submissions use
+        return function(*arguments, **extra)
 
     def call(
-        self,
-        args: list,
-        init: list | None = None,
-        method: str = "forward",
-        grad: tuple = (),
-        weights: Tensor | None = None,
-        output: int = 0,
+        self, args: list, init: list | None = None, method: str = "forward", grad: tuple = (), weights: Any = None
     ) -> dict:
         """Call the function, or with `init` a method of an object made from the class, with the seed 0.
 
-        A dict among `args` stands for a critic. With `weights`, the gradients of sum(weights * value), or of one
-        `output` where there are several, come along: for the arguments numbered in `grad`, then for the critic's w.
+        A dict among `args` stands for a critic. With `weights`, the gradients of sum(weights * value), of the first
+        value where there are several, come along: for the arguments numbered in `grad`, then for the critic's w.
         """
         args = [ProbeCritic(**a) if isinstance(a, dict) else a for a in args]
         critics = [a for a in args if isinstance(a, ProbeCritic)]
         leaves = [args[i].requires_grad_() for i in grad] + [critic.w for critic in critics]
-        target = signed = self.target
-        if init is not None:
-            target = self.instance(init)
-            signed = getattr(target, method, target)  # forward is called by the object
-            target = target if method == "forward" else signed
-        extra = self.spare(signed, len(args))
-        seed()
-        value = target(*args, **extra)
+        target = self.target if init is None else self.instance(init)
+        function = getattr(target, method, target)
+        value = self.value(target if method == "forward" else function, args, function)
         outputs = list(value) if isinstance(value, tuple | list) else [value]
         needs_gradient = [isinstance(x, Tensor) and x.requires_grad for x in outputs]
         gradients = [None] * len(leaves)
-        if weights is not None and needs_gradient[output]:
-            x = outputs[output]
+        if weights is not None and needs_gradient[0]:
+            x = outputs[0]
             x = (x.flatten() * weights.flatten()).sum() if x.numel() == weights.numel() else x.sum()
             gradients = torch.autograd.grad(x, leaves, allow_unused=True)
         parameters = list(target.parameters()) if isinstance(target, nn.Module) else []
@@ -689,12 +623,6 @@ class Submission:
             "seen": [x.reshape(-1, *critic.w.shape) for critic in critics for x in critic.seen],
             "trained": sum(p.numel() for p in parameters if p.requires_grad),
         }
-
-
-def seed() -> None:
-    torch.manual_seed(0)
-    random.seed(0)
-    np.random.seed(0)  # noqa: NPY002, the generator that submissions use
 
 
 class ProbeCritic(nn.Module):
@@ -715,25 +643,18 @@ class ProbeCritic(nn.Module):
 def plain(value: Any) -> Any:
     """What torch.load(weights_only=True) reads: tensors, and the type's name for anything else."""
     if isinstance(value, Tensor):
-        if value.numel() > 10**7:
-            raise ValueError(f"the result has shape {tuple(value.shape)}")
         return value.detach().cpu().clone().as_subclass(Tensor)
     if isinstance(value, tuple | list):
         return [plain(x) for x in value]
     return None if value is None else type(value).__name__
 
 
-# --- Process ----------------------------------------------------------------------------------------------------------
-
-
 def limit_resources(**limits: int) -> None:
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
     for name, limit in limits.items():
-        kind = getattr(resource, f"RLIMIT_{name}")
-        with contextlib.suppress(OSError, ValueError):  # where the system has a lower limit already
+        with contextlib.suppress(ImportError, OSError, ValueError):  # Windows has none, others may have a lower limit
+            import resource
+
+            kind = getattr(resource, f"RLIMIT_{name}")
             resource.setrlimit(kind, (limit, resource.getrlimit(kind)[1]))
 
 
@@ -769,28 +690,21 @@ def main() -> None:
         signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
     stay_on_cpu()
     submission, process = None, os.getpid()
-
-    def answer(number: int, reply: dict) -> None:
-        if os.getpid() != process:  # a copy made by os.fork
-            os._exit(0)
-        send(replies, reply | {"notes": notes, "request": number})
-
-    send(replies, {"ready": True})
     while True:
         try:
             request = receive(requests)
         except EOFError:
             return
         seconds, number = request.pop("seconds"), request.pop("request")
-        # ends what does not come back to Python
-        limit_resources(CPU=int(time.process_time() + seconds) + 2)
         try:
             with limited(seconds):
                 submission = submission or Submission(folder)
                 reply = getattr(submission, request.pop("do"))(**request)
-            answer(number, reply)
         except BaseException as error:
-            answer(number, failure(error))
+            reply = failure(error)
+        if os.getpid() != process:  # a copy made by os.fork
+            os._exit(0)
+        send(replies, reply | {"notes": notes, "request": number})
 
 
 if __name__ == "__main__":
