@@ -29,7 +29,7 @@ CLAIMS = [
 DECIDED = (
     "0.60 is contradicted where the 95% prediction interval of one more training, given in brackets, misses 0.595 to "
     "0.605, and supported where it meets them and is narrow enough; it needs three trainings. A verdict on a collapse "
-    "holds for the training measured."
+    "holds for the training measured; in a public one both ablations collapsed as well."
 )
 ANSWER = """
 With stop-gradient and predictor the kNN accuracy is {baseline}: the original's 0.60 is {baseline_verdict}. That it
