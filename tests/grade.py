@@ -56,7 +56,7 @@ LIMITS = {"find": 30, "load": 30, "call": 10}
 PATIENCE = 4  # times these seconds pass by the clock before a busy machine's child is ended
 MOST_DEFINITIONS = 20  # of one name, of which the best counts
 MOST_CHARACTERS = 200  # of what a submission says
-MOST_BYTES = 1 << 28  # of a file
+MOST_BYTES = 1 << 30  # of a file
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".rar", ".7z")  # the last two to be named
 SETTINGS = (".json", ".yaml", ".yml", ".toml", ".cfg", ".ini", ".txt", ".csv")  # that a script may read
 NOT_FOUND, UNREAD = "not found", "cannot be read"
@@ -149,6 +149,8 @@ class Child:
             code = self.process.wait(5)
         except subprocess.TimeoutExpired:
             return "what it answered cannot be read"
+        if -code == getattr(signal, "SIGXCPU", None):
+            return "used up its processor time: an endless loop?"
         if code < 0:
             return f"crashed: {signal.Signals(-code).name}"
         return f"ended the process, exit status {code}: sys.exit or os._exit?"
@@ -188,7 +190,7 @@ def grade_definition(child: Child, name: str, file: str, number: int | None, giv
     try:
         loaded = child.ask("load", name=name.split(".")[0], file=file, number=number, given=given)
         if not loaded["found"]:
-            return lost(name, ": ".join([NOT_FOUND, *loaded["reasons"][:1]]))
+            raise Accident(": ".join([NOT_FOUND, *loaded["reasons"][:1]]))
         for title, check in CHECKS[name].items():
             try:
                 check(child.call)

@@ -83,10 +83,11 @@ def compare_gradients(got: list, results: dict, leaves: dict[str, Tensor], weigh
 
     Of several copies of a batch it is their mean, within its standard error.
     """
-    for name, gradient in zip(leaves, got, strict=True):
-        if gradient is None:
-            raise Wrong(f"no gradient reaches {name}")
-    copies = [gradient.double().reshape(-1, *leaf.shape) for gradient, leaf in zip(got, leaves.values(), strict=True)]
+    missing = [f"no gradient reaches {name}" for name, gradient in zip(leaves, got, strict=True) if gradient is None]
+    copies = []
+    for gradient, leaf in zip(got, leaves.values(), strict=True):
+        gradient = torch.zeros_like(leaf) if gradient is None else gradient
+        copies.append(gradient.double().reshape(-1, *leaf.shape))
 
     def differences(value: Tensor) -> list[str]:
         weighted = value.flatten() * weights.flatten() if value.numel() == weights.numel() else value  # as the child
@@ -98,7 +99,7 @@ def compare_gradients(got: list, results: dict, leaves: dict[str, Tensor], weigh
                 found.append(f"gradient of {name}: {numbers(each.mean(0), expected)}")
         return found
 
-    wrong = differences(results[RIGHT])
+    wrong = missing or differences(results[RIGHT])
     if wrong:
         results = {name: value for name, value in results.items() if value.requires_grad}
         raise Wrong(wrong[0], [name for name, value in results.items() if not differences(value)])
@@ -551,7 +552,9 @@ LOSS = Formula(["p1", "p2", "z1", "z2"], loss, request=LOSS_REQUEST)
 
 def cosine(x: Tensor, y: Tensor, dim: int = 1) -> dict[str, Tensor]:
     right, products = F.cosine_similarity(x, y, dim), (x * y).sum(dim)
-    mistakes = {f"along axis {axis}, not {dim}": F.cosine_similarity(x, y, axis) for axis in range(x.dim())}
+    mistakes = {
+        f"along axis {axis}, not {dim}": F.cosine_similarity(x, y, axis) for axis in range(x.dim()) if axis != dim
+    }
     mistakes |= for_batch(right)
     return mistakes | {
         "not divided by the norms": products,

@@ -35,7 +35,6 @@ from operator import itemgetter
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, BinaryIO
-from unittest.mock import MagicMock
 
 import numpy as np
 import torch
@@ -117,12 +116,14 @@ class OnCPU(TorchFunctionMode):
         if function in (Tensor.cuda, Tensor.pin_memory):
             add_note(ON_CPU)
             return args[0]
-        return function(*map(on_cpu, args), **{name: on_cpu(value) for name, value in (kwargs or {}).items()})
+        kwargs = {name: on_cpu(value, name == "device") for name, value in (kwargs or {}).items()}
+        return function(*(on_cpu(value, function is Tensor.to) for value in args), **kwargs)
 
 
-def on_cpu(value: Any) -> Any:
+def on_cpu(value: Any, may_be_number: bool) -> Any:
     """An argument of a function of torch, the CPU in place of a GPU, also in a type such as torch.cuda.FloatTensor."""
-    if isinstance(value, str | torch.device) and re.match(r"(torch\.)?(cuda|mps)\b", str(value)):
+    is_number = may_be_number and type(value) is int  # and no bool, as in x.to(device, True)
+    if is_number or (isinstance(value, str | torch.device) and re.match(r"(torch\.)?(cuda|mps)\b", str(value))):
         add_note(ON_CPU)
         return value.replace("cuda.", "") if str(value).startswith("torch.") else "cpu"
     return value
@@ -133,6 +134,16 @@ class CPUGenerator(torch.Generator):
         return super().__new__(cls)
 
 
+class NoEvent:
+    """Stands for an event or a stream of a GPU."""
+
+    def __init__(self, *_: Any, **__: Any):
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_, **__: 0
+
+
 def stay_on_cpu() -> None:
     """Have torch see no GPU, whatever a submission writes into the environment, and do nothing where one is needed."""
     for name, value in list(vars(torch.cuda).items()):
@@ -141,8 +152,7 @@ def stay_on_cpu() -> None:
         elif name.endswith("Tensor"):
             setattr(torch.cuda, name, getattr(torch, name, None))
     torch.cuda.device = torch.cuda.stream = contextlib.nullcontext
-    torch.cuda.Event = torch.cuda.Stream = MagicMock()
-    torch.cuda.Event.return_value.elapsed_time.return_value = 0
+    torch.cuda.Event = torch.cuda.Stream = NoEvent
     for name in ("set_default_device", "set_default_tensor_type"):
         setattr(torch, name, lambda *_: None)
     torch.Generator = CPUGenerator
@@ -216,7 +226,7 @@ def leave_out(lines: list[str], at: int) -> None:
 
 def parse(text: str, place: str) -> list[ast.stmt]:
     """The statements of a text but those that cannot be read."""
-    lines, replaced = re.split("\r?\n", text), set()
+    lines, known = re.split("\r?\n", text), {}  # whether what was replaced in a line is known to be no Python
     while True:
         try:
             return ast.parse("\n".join(lines)).body
@@ -226,11 +236,14 @@ def parse(text: str, place: str) -> list[ast.stmt]:
             at = number - 1
             while at > 0 and (not lines[at].strip() or lines[at - 1].endswith("\\")):
                 at -= 1
-            if at in replaced:
+            if at not in known:
+                known[at] = replace_line(lines, at)
+                if not known[at]:
+                    add_note(describe(f"{place} line {number} cannot be read", error))
+            elif known[at]:  # its indent is none
+                lines[at], known[at] = "", False
+            else:
                 leave_out(lines, at)
-            elif not replace_line(lines, at):
-                add_note(describe(f"{place} line {number} cannot be read", error))
-            replaced.add(at)
 
 
 # --- Definitions ------------------------------------------------------------------------------------------------------
@@ -377,12 +390,13 @@ class Submission:
             file = path.parent / Path(magic[3]).name
             if magic[2] or file not in self.texts:
                 self.texts[file] = self.texts.get(file, "") + text
+        is_text = "from __future__ import annotations" in self.texts.get(path, "")
         for node in parse(text, place):
             try:
                 is_script = isinstance(node, ast.If) and ast.unparse(node.test) in SCRIPT_ONLY
                 for outer in [*node.body, *node.orelse] if is_script else [node]:
                     for part in self.parts(path, outer):
-                        yield Statement(part, place, is_script)
+                        yield Statement(part, place, is_script, is_text)
             except Exception as error:  # return outside of a function, or too long a sum
                 add_note(describe(f"{place} line {node.lineno}", error))
 
@@ -516,7 +530,7 @@ class Submission:
                 defined = {*vars(module), *vars(builtins)}
                 known = [decorator for decorator in decorators if root(decorator) in defined]
                 bare = copy.copy(statement.node)  # without those of packages that are not there, then without all
-                bare.decorator_list = [] if statement.is_text else known
+                bare.decorator_list = known if len(known) < len(decorators) or not statement.is_text else []
                 self.run(module, Statement(bare, statement.file, is_text=True))
 
     def module(self, path: Path) -> Module:
@@ -539,8 +553,9 @@ class Submission:
             file = inner and self.package(inner)
         if not file:
             return __import__(name, names, local, members, level)
-        for _ in [] if members else name.split(".")[1:]:  # import a.b.c binds a
-            file = self.package(file)
+        for part in [] if members else reversed(name.split(".")[1:]):  # import a.b.c binds a
+            file, inner = self.package(file), self.module(file)
+            setattr(self.module(file), part, inner)
         return self.module(file)
 
     @staticmethod
@@ -589,6 +604,7 @@ class Submission:
             if "device" in list(inspect.signature(signed).parameters)[len(arguments) :]:
                 add_note(f"{self.name} has an extra parameter: device")
                 extra = {"device": torch.device("cpu")}
+        torch.set_grad_enabled(True)  # training may have been ended while it was off
         torch.manual_seed(0)
         random.seed(0)
         np.random.seed(0)  # noqa: NPY002, the generator that submissions use
@@ -696,6 +712,7 @@ def main() -> None:
         except EOFError:
             return
         seconds, number = request.pop("seconds"), request.pop("request")
+        limit_resources(CPU=int(time.process_time() + seconds) + 2)  # ends what does not come back to Python
         try:
             with limited(seconds):
                 submission = submission or Submission(folder)

@@ -272,7 +272,7 @@ MISTAKES = [  # old text, new text, item, points lost, words of the hint
     ("self.predictor = nn.Identity()", "pass", SIMSIAM, 0.25, "p is not z in MLP_mode 'no_pred_mlp': expected"),
     (LOSS_LINE, LOSS_LINE.replace(" * 0.5", ""), LOSS, 0.5, "not halved"),
     (LOSS_LINE, "-(criterion(p1, z1).mean() + criterion(p2, z2).mean()) * 0.5", LOSS, 0.5, "p1 with z1, p2 with z2"),
-    (LOSS_LINE, "-criterion(p1, z2).mean()", LOSS, 1, "only one of the two terms"),
+    (LOSS_LINE, "-criterion(p1, z2).mean()", LOSS, 0.5, "only one of the two terms"),
     (LOSS_LINE, LOSS_LINE.replace("z2", "z2.detach()"), LOSS, 0.25, "no gradient reaches z2"),
     ("CosineSimilarity(dim=1)", "CosineSimilarity(dim=0)", LOSS, 0.5, "the similarity along the batch"),
     ("class CosineSimilarity(nn.Module):", "class CosineSimilarity:\n" + CALLED, COSINE, 0, ""),
@@ -937,6 +937,8 @@ NEEDED = {  # what a function needs: item and text
             f"zero + torch.cuda.memory_reserved() + torch.cuda.FloatTensor([{TAU}]).type('torch.cuda.FloatTensor')"
         ),
     ),
+    "a number as a device": (LME, mean_exp().replace("    return", "    y = y.to(0).to(device=0)\n    return")),
+    "CUDA's classes": (NORMAL, f"class Event(torch.cuda.Event):\n    zero = 0\n{normal(f'Event.zero + {TAU}')}"),
     "a loop over the examples": (MC, MC_LOOP),
     "a penalty by torch.func": (LP, VMAP),
 }
@@ -974,6 +976,8 @@ PACKAGES |= {  # item and files
         LME,
         book("%%writefile q1_solution.py\n" + STUB + "pass", "%%writefile") | {"q1_solution.py": HEAD + mean_exp()},
     ),
+    "IPython's line with an indent": (LME, book(HEAD + mean_exp() + "        %matplotlib inline\n")),
+    "lost packages": (NORMAL, {"q1.py": HEAD + "import a.b.consts\n" + normal("a.b.consts.L"), "consts.py": HEAD + L}),
     "long outputs": (
         LME,
         {"a.ipynb": notebook(HEAD + mean_exp()).replace('"source"', f'"outputs": ["{"A" * 2_000_000}"], "source"')},
