@@ -317,3 +317,11 @@ def test_readme_quotes_the_committed_metrics():
     frozen = f"{results['fixed_random_predictor']['0']['knn_accuracy']:.2f}"
     expected = f"{baseline}, {free}, {identity}; with `--runs fixed_random_predictor` {frozen}"
     assert rows["`python q3_simsiam.py`"][-1].endswith(expected)
+
+    results = metrics["q3_hour"]["results"]
+    row = next(row for command, row in rows.items() if command.endswith("--out results/q3_hour`"))
+    assert row[0] == f"`{metrics['q3_hour']['command']}`"
+    ends = [results[run]["0"] for run in ("baseline", "no_stop_gradient")]
+    numbers = [*(end["knn_accuracy"] for end in ends), results["untrained"]["knn_accuracy"]]
+    numbers += [results["knn_accuracy_pixels"], *(end["loss"] for end in ends)]
+    assert re.findall(r"-?\d\.\d\d", row[-1]) == [f"{number:.2f}" for number in numbers]
