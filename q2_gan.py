@@ -56,8 +56,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--width", type=utils.positive_int, default=64, help="channels h next to the image; deeper layers: 2h, 4h")
     add("--latent-size", type=utils.positive_int, default=100, help="number of latent variables")
     add("--snapshots", type=utils.natural, nargs="+", help="kept beside the last (default: at 0, 14 and 40%%)")
-    dims = [3, 30, 35, 50]
-    add("--perturb-dims", type=utils.natural, nargs="+", default=dims, help="latent dimensions to perturb")
+    add("--perturb-dims", type=utils.natural, nargs="+", default=[3, 30, 35, 50], help="latent dimensions to perturb")
     add("--classifier-steps", type=utils.positive_int, default=900, help="updates of the classifier, 128 images each")
     add("--samples", type=utils.two_or_more, default=5000, help="samples per snapshot and set of noise, to be measured")
     parser.set_defaults(
@@ -72,7 +71,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     args = utils.parse_args(parser, argv, QUICK)
     args.perturb_dims = list(dict.fromkeys(args.perturb_dims))
-    # in each set of noise; one more, so that few samples give one
+    # of perturbations and of interpolations, in each set of noise; one more, so that there is one of few samples
     args.starts, args.pairs = args.samples // 10 + 1, args.samples // 5 + 1
     args.control_starts = args.samples // 100 + 1  # a start takes 1,200 images there
     places = args.snapshots or [round(place * args.iterations) for place in SNAPSHOT_PLACES]
@@ -250,7 +249,11 @@ def train(data: dict, args: argparse.Namespace, config: dict) -> None:
 
 
 def load_snapshots(args: argparse.Namespace, config: dict) -> tuple[dict[int, Generator], dict[int, Critic], dict]:
-    """Return generators in evaluation mode, critics, both by iteration, and the history up to the last snapshot."""
+    """Return generators, critics, both by iteration, and the history up to the last snapshot.
+
+    The generators are in evaluation mode, with batch-normalisation statistics of noise: those of training lag behind
+    the weights, and at iteration 0 there are none.
+    """
     torch.manual_seed(args.seed)
     z = torch.randn(20, args.batch_size, args.latent_size, device=args.device)
     generators, critics = {}, {}
@@ -259,7 +262,7 @@ def load_snapshots(args: argparse.Namespace, config: dict) -> tuple[dict[int, Ge
         history = utils.load_checkpoint(snapshot_path(args, iteration), config, networks)
         for network in networks.values():
             network.to(args.device, memory_format=utils.memory_format(args.device))
-        update_bn(z, networks["generator"])  # of training they lag behind the weights, and at 0 there are none
+        update_bn(z, networks["generator"])
         networks["generator"].eval()
         generators[iteration], critics[iteration] = networks["generator"], networks["critic"]
     return generators, critics, history

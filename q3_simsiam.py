@@ -34,6 +34,7 @@ RUNS = {  # keyword arguments of SimSiam
     "fixed_random_predictor": {"MLP_mode": "fixed_random_init"},
 }
 BATCH_CURVES = ("loss", "batch_std")  # means over the batches of an epoch
+# of the test images: what `monitor` returns
 MONITORS = ("knn_accuracy", "knn_accuracy_backbone", "output_std", "effective_rank", "median_distance", "silent")
 CURVES = (*BATCH_CURVES, *MONITORS)
 
@@ -41,23 +42,25 @@ CURVES = (*BATCH_CURVES, *MONITORS)
 def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The recipe: the assignment's defaults, each with its sentence."""
     parser = utils.make_parser(__doc__, "q3_simsiam", ["cifar10", "svhn", "synthetic"], QUICK)
-    add, runs = parser.add_argument, ["baseline", "no_stop_gradient", "no_predictor"]  # the original's
+    add = parser.add_argument
+    runs = ["baseline", "no_stop_gradient", "no_predictor"]  # the original's
     add("--runs", nargs="+", choices=list(RUNS), default=runs, help="to train; all that is finished in OUT is joined")
     add("--repeats", type=utils.positive_int, default=1, help="number of seeds of each run, counted up from SEED")
     add("--epochs", type=utils.positive_int, default=100, help="passes over the training images")
     add("--batch-size", type=utils.two_or_more, default=1024, help="images per update")
-    lr = "learning rate of SGD per 256 images of a batch, with cosine decay but for the predictor"
-    add("--lr", type=utils.positive_float, default=0.03, help=lr)
+    lr_help = "learning rate of SGD per 256 images of a batch, with cosine decay but for the predictor"
+    add("--lr", type=utils.positive_float, default=0.03, help=lr_help)
     add("--dim", type=utils.two_or_more, default=2048, help="width d of the projector's output")
     add("--pred-dim", type=utils.positive_int, default=512, help="hidden width of the predictor")
     add("--knn-k", type=utils.positive_int, default=200, help="neighbours of the kNN classifier")
     add("--knn-temperature", type=utils.positive_float, default=0.1, help="of its votes")
     add("--train-images", type=utils.natural, default=0, help="size of a random subset to train on; 0 is all")
     add("--test-images", type=utils.natural, default=0, help="test images used, from the first; 0 is all")
-    precision = "of the network in training (default: bfloat16 on cuda, else float32)"
-    add("--precision", choices=["float32", "bfloat16"], help=precision)
+    precision_help = "of the network in training (default: bfloat16 on cuda, else float32)"
+    add("--precision", choices=["float32", "bfloat16"], help=precision_help)
     parser.set_defaults(momentum=0.9, weight_decay=5e-4)  # of SGD
     args = utils.parse_args(parser, argv, QUICK)
+    args.runs = list(dict.fromkeys(args.runs))
     args.precision = args.precision or ("bfloat16" if args.device.type == "cuda" else "float32")
     return args
 
@@ -211,7 +214,10 @@ def load_images(args: argparse.Namespace) -> tuple[dict[str, Tensor], str]:
 
 @torch.no_grad()
 def embed(model: SimSiam, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Backbone features and projector outputs of unaugmented images (N, 3, 32, 32) uint8, in evaluation mode."""
+    """Backbone features and projector outputs of unaugmented images (N, 3, 32, 32) uint8, in evaluation mode.
+
+    The model stays in this mode, on which `monitor` relies.
+    """
     model.eval()
     dtype = next(model.parameters()).dtype
     outputs = [model.represent(normalise(chunk.to(dtype) / 255)) for chunk in images.split(1000)]

@@ -113,7 +113,7 @@ def parse_args(parser: Parser, argv: list[str] | None, quick: dict) -> argparse.
 
 
 def command(script: str, flags: list[str]) -> str:
-    """Return the command that goes on with what a script was called to do."""
+    """Return a script's command without --restart, which would discard what is done."""
     return shlex.join(["python", script, *(flag for flag in flags if flag != "--restart")])
 
 
@@ -134,7 +134,7 @@ def open_out(args: argparse.Namespace, script: str, checkpoints: list[Path]) -> 
 
 
 def run(main: Callable[[], None]) -> NoReturn:
-    """Call `main` and exit: 0, 2 with one line for bad input, 130 with the command that goes on after Ctrl-C."""
+    """Call `main` and exit: 0, 2 with one line for bad input, 130 with the command to run again after Ctrl-C."""
     script = Path(sys.argv[0]).name
     for stream in (sys.stdout, sys.stderr):
         # what the terminal's encoding lacks becomes "?", and each line is in a log file at once
@@ -171,7 +171,7 @@ def choose_device(name: str) -> torch.device:
     best = "cuda" if torch.cuda.device_count() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(best if name == "auto" else name)
-        torch.ones(2, 2, device=device).sum().item()
+        (torch.ones(2, 2, device=device) @ torch.ones(2, 2, device=device)).sum().item()
     except (RuntimeError, AssertionError, ImportError, OSError) as error:  # an old card, no driver, a foreign build
         reason = textwrap.shorten(str(error), 120) or type(error).__name__
         if name != "auto":
@@ -279,15 +279,15 @@ def reading(damaged: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        of_the_file = (None, errno.ENOENT, errno.EINVAL)  # it, or a place in it, is not there
-        system = isinstance(error, OSError) and error.errno not in of_the_file
+        damages = (None, errno.ENOENT, errno.EINVAL)  # a file, or a place in a file, that is not there
+        system = isinstance(error, OSError) and error.errno not in damages
         if system or isinstance(error, InputError | ImportError) or is_out_of_memory(error):
             raise
         raise InputError(damaged) from error
 
 
 def check_zip(path: Path) -> None:
-    """Raise ValueError where a checksum is wrong: torch.load compares none, np.load not those of all bytes."""
+    """Raise ValueError where a checksum is wrong: torch.load compares none, np.load only of what it reads whole."""
     with zipfile.ZipFile(path) as file:
         if file.testzip():
             raise ValueError
@@ -519,15 +519,8 @@ def save_metrics(args: argparse.Namespace, script: str, source: str, made_by: di
 
     Returns what a reader of the file gets. Raises ValueError for numbers that are not finite, which JSON does not have.
     """
-    elsewhere = {
-        "device",
-        "data_dir",
-        "out",
-        "restart",
-        "figures_only",
-        "download",
-        "command",
-    }  # these change no number
+    # where and how it ran; the device has an entry of its own
+    elsewhere = {"device", "data_dir", "out", "restart", "figures_only", "download", "command"}
     config = {key: value for key, value in vars(args).items() if key not in elsewhere}
     versions = {module.__name__: module.__version__ for module in (np, matplotlib, torch, torchvision)}
     versions["python"] = platform.python_version()

@@ -55,7 +55,7 @@ def read_digits(classifier: Classifier, images: Tensor, sure: float) -> Tensor:
     return sure_digits(probabilities, sure).view(images.shape[:-3])
 
 
-def share(mask: Tensor) -> float:  # utils.mean lies above this room
+def share(mask: Tensor) -> float:  # utils, which has a mean, imports from data/
     return int(mask.sum()) / mask.numel()
 
 

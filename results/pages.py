@@ -96,9 +96,10 @@ def objection(metrics: dict, sources: list[str], recipe: dict) -> str:
         return f"No verdict: the data are {metrics['data']}."
     other = []
     for key, value in recipe.items():
-        if (ours := metrics["config"][key]) != value:
-            ours, value = (f"{n:,}" if isinstance(n, int) else n for n in (ours, value))
-            other.append(f"{key.replace('_', ' ')} {ours}, not {value}")
+        ours = metrics["config"][key]
+        if ours != value:
+            comma = "," if isinstance(value, int) else ""
+            other.append(f"{key.replace('_', ' ')} {ours:{comma}}, not {value:{comma}}")
     return f"No verdict: the recipe is not the original's ({'; '.join(other)})." if other else ""
 
 

@@ -59,7 +59,10 @@ def places(metrics: dict) -> dict:
     curve = [["model", "ELBO", *(f"K = {k}" for k in curves["samples"])]]
     last, tenth = config["epochs"], max(1, config["epochs"] // 10)
     gaps = [["model", "ELBO, training images", "ELBO, test images", "gap", "log p(x) above the ELBO"]]
-    gaps[0] += [f"validation ELBO, epochs {last - 2 * tenth + 1} to {last - tenth}", f"{last - tenth + 1} to {last}"]
+    gaps[0] += [
+        f"validation ELBO, epochs {max(1, last - 2 * tenth + 1)} to {max(1, last - tenth)}",
+        f"{last - tenth + 1} to {last}",
+    ]
     for name, label in LABELS.items():
         estimates = [fmean(column) for column in zip(*curves["estimates"][name], strict=True)]
         curve.append([label, fmean(curves["elbo"][name]), *estimates])

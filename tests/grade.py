@@ -56,7 +56,7 @@ LIMITS = {"find": 30, "load": 30, "call": 10}
 PATIENCE = 4  # times these seconds pass by the clock before a busy machine's child is ended
 MOST_DEFINITIONS = 20  # of one name, of which the best counts
 MOST_CHARACTERS = 200  # of what a submission says
-MOST_BYTES = 1 << 30  # of a file
+MOST_BYTES = 1 << 28  # of a file, which is read at once
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".rar", ".7z")  # the last two to be named
 SETTINGS = (".json", ".yaml", ".yml", ".toml", ".cfg", ".ini", ".txt", ".csv")  # that a script may read
 NOT_FOUND, UNREAD = "not found", "cannot be read"
@@ -132,7 +132,7 @@ class Child:
         if time.monotonic() >= end:
             accident = too_late if end == self.deadline else f"no answer in {seconds:g} s"
         elif not reply:
-            accident = self.last_words()
+            accident = self.last_words(do)
         elif reply.get("request") != self.requests:
             accident = "an answer that was not asked for"
         if accident:
@@ -143,8 +143,8 @@ class Child:
             raise Wrong(one_line(reply["error"]))
         return reply
 
-    def last_words(self) -> str:
-        """How a child ended that did not answer."""
+    def last_words(self, do: str) -> str:
+        """How a child ended that did not answer; SystemExit where nothing of the submission was executed."""
         try:
             code = self.process.wait(5)
         except subprocess.TimeoutExpired:
@@ -153,6 +153,8 @@ class Child:
             return "used up its processor time: an endless loop?"
         if code < 0:
             return f"crashed: {signal.Signals(-code).name}"
+        if do == "find":
+            raise SystemExit("grade.py: the child process did not start; does python -c 'import torch' work?")
         return f"ended the process, exit status {code}: sys.exit or os._exit?"
 
     def call(self, args: list, **request) -> dict:

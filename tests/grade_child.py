@@ -240,7 +240,7 @@ def parse(text: str, place: str) -> list[ast.stmt]:
                 known[at] = replace_line(lines, at)
                 if not known[at]:
                     add_note(describe(f"{place} line {number} cannot be read", error))
-            elif known[at]:  # its indent is none
+            elif known[at]:  # `pass` is indented where no block is open
                 lines[at], known[at] = "", False
             else:
                 leave_out(lines, at)
@@ -410,8 +410,8 @@ class Submission:
             if target and aliases[0].name == "*":
                 binders = self.find_binders(target)
                 hidden = "__" if "__all__" in binders else "_"
-                names = [name for name in binders if not name.startswith(hidden)]
-                aliases = [ast.alias(name, lineno=part.lineno, col_offset=0) for name in names]
+                exported = [name for name in binders if not name.startswith(hidden)]
+                aliases = [ast.alias(name, lineno=part.lineno, col_offset=0) for name in exported]
             for alias in aliases:
                 one = copy.copy(part)
                 one.names = [alias]
@@ -553,7 +553,9 @@ class Submission:
             file = inner and self.package(inner)
         if not file:
             return __import__(name, names, local, members, level)
-        for part in [] if members else reversed(name.split(".")[1:]):  # import a.b.c binds a
+        if members:
+            return self.module(file)
+        for part in reversed(name.split(".")[1:]):  # import a.b.c binds a
             file, inner = self.package(file), self.module(file)
             setattr(self.module(file), part, inner)
         return self.module(file)

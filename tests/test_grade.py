@@ -344,6 +344,19 @@ def notebook(*cells):
     return json.dumps({"cells": [{"cell_type": "markdown", "source": ["# def lp_reg"]}, *cells]})
 
 
+def test_a_missing_gradient_is_not_named_by_a_mistake_of_other_values():
+    right = grade_checks.LOSS.results(*grade_checks.LOSS.inputs(8, grade_checks.DIM))[grade_checks.RIGHT]
+    with pytest.raises(grade_checks.Wrong) as wrong:
+        grade_checks.CHECKS[LOSS]["gradient of z"](lambda *_, **__: {"value": right, "gradients": [None, None]})
+    assert str(wrong.value) == "no gradient reaches z1"
+
+
+def test_child_that_cannot_start_ends_the_run(few_items, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(SystemExit, match="the child process did not start"):
+        grade.main([str(write(tmp_path / "bob", LAYOUT))])
+
+
 def test_every_layout_is_read_and_results_are_written(few_items, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(Path("starter"), LAYOUT)

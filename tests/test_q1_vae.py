@@ -303,25 +303,27 @@ def test_validation_that_is_not_finite_is_not_saved(one_batch):
 
 
 def test_evaluation_is_of_every_test_image_and_the_curve_of_every_tenth(monkeypatch):
-    """With an ELBO and log weights that are an image's number, up to 255, in the order of the data."""
-    monkeypatch.setattr(q1_vae, "elbo", lambda vae, x, *_: x[:, 0])
+    """With an ELBO and log weights that are an image's number, up to 255, and 1000 more with the Monte Carlo KL."""
+    more = {"analytic": 0, "mc": 1000}
+    monkeypatch.setattr(q1_vae, "load_vae", lambda name, *_: more[name])
+    monkeypatch.setattr(q1_vae, "elbo", lambda vae, x, name, _: x[:, 0] + (vae + more[name]) / 2)
     weights = torch.tensor([0.0, -math.inf])  # so that their mean over an even number is half
     monkeypatch.setattr(
-        q1_vae, "importance_log_weights", lambda vae, x, k, *_: x[:, :1].float() + weights.repeat(k)[:k]
+        q1_vae, "importance_log_weights", lambda vae, x, k: x[:, :1].float() + vae + weights.repeat(k)[:k]
     )
     numbers = torch.arange(200, dtype=torch.uint8)[:, None].expand(-1, 784)
     args = q1_vae.get_args(["--device", "cpu", "--importance-samples", "20"])
     args.curve_samples = [2, 10, 50]
-    monkeypatch.setattr(q1_vae, "load_vae", lambda *_: None)
     histories = {name: {3: {"elbo": [-2.0, -1.0]}} for name in words.LABELS} | {"mc": {2: {}, 3: {"elbo": [-7.0]}}}
     results = q1_vae.evaluate(histories, {"train": numbers[100:], "test": numbers[:40]}, args, "numbers")
     assert list(results["seeds"]) == ["3"]  # that has both models
     for name, elbo in (("analytic", -1), ("mc", -7)):
         (estimates,) = results["curves"]["estimates"][name]
-        assert estimates == pytest.approx([15 - math.log(2)] * 3)  # of the images 0, 10, 20, 30
-        assert results["curves"]["elbo"][name] == [15] and results[f"elbo_{name}"] == elbo
-        assert results[f"log_likelihood_{name}"] == pytest.approx(19.5 - math.log(2))
-        assert results[f"test_elbo_{name}"] == 19.5 and results[f"train_elbo_{name}"] == 119.5
+        assert estimates == pytest.approx([15 + more[name] - math.log(2)] * 3)  # of the images 0, 10, 20, 30
+        assert results["curves"]["elbo"][name] == [15 + more[name]] and results[f"elbo_{name}"] == elbo
+        assert results[f"log_likelihood_{name}"] == pytest.approx(19.5 + more[name] - math.log(2))
+        assert results[f"test_elbo_{name}"] == 19.5 + more[name]
+        assert results[f"train_elbo_{name}"] == 119.5 + more[name]
 
 
 def test_run_writes_metrics_figures_and_report(finished):

@@ -199,7 +199,8 @@ def test_monitor_calls_each_number_by_its_name(monkeypatch):
     outputs = {"train": (bad, good), "test": (bad * loud, good * (labels < 5)[:, None] + wrong)}
     monkeypatch.setattr(q3_simsiam, "embed", lambda _, split: outputs[split])
     monkeypatch.setattr(q3_simsiam, "median_distance", lambda z: z)
-    model = argparse.Namespace(encoder=argparse.Namespace(fc=torch.nn.Sequential(torch.nn.Threshold(1.5, 0))))
+    layers = [torch.nn.Identity()] * 5 + [torch.nn.Threshold(1.5, 0), torch.nn.ConstantPad1d(1, 1.0)]
+    model = argparse.Namespace(encoder=argparse.Namespace(fc=torch.nn.Sequential(*layers)))
     data = {f"{split}_images": split for split in outputs} | {f"{split}_labels": labels for split in outputs}
     monitored = q3_simsiam.monitor(model, data, argparse.Namespace(knn_k=4, knn_temperature=0.1))
     assert monitored["knn_accuracy"] == 0.5 and monitored["knn_accuracy_backbone"] == pytest.approx(0.1)

@@ -40,6 +40,7 @@ each_script = pytest.mark.parametrize("script", FLAGS)
         ("q1_vae", "--lr nan", "'nan' is not a finite number above 0"),
         ("q1_vae", "--lr 1e999", "'1e999' is not a finite number above 0"),
         ("q1_vae", "--device abacus", "device 'abacus' cannot be used: "),
+        ("q1_vae", "--device meta", "device 'meta' cannot be used: "),
         ("q1_vae", "--device cuda:98", "device 'cuda:98' cannot be used: "),
         ("q1_vae", "--epoch 1", "unrecognized arguments: --epoch 1"),
         ("q2_gan", "--penalty 0", "'0' is not a finite number above 0"),
@@ -234,6 +235,7 @@ OTHER_RECIPE += "--knn-temperature 0.2, --train-images 23, --test-images 9"
         ("q3_simsiam", "--test-images 11", "--test-images 11: give 2 to 10, or 0 for all"),
         ("q3_simsiam", "--knn-k 25", "--knn-k 25 is more than the 24 training images"),
         ("q3_simsiam", "--batch-size 25", "--batch-size 25 is more than the 24 training images"),
+        ("q3_simsiam", "--train-images 7", "--batch-size 8 is more than the 7 training images"),
     ],
 )
 def test_refused_command_changes_nothing(script, flags, message, copied):
@@ -661,13 +663,14 @@ def test_a_target_that_is_held_for_a_moment_is_tried_again(failures, written, tm
 def test_metrics_are_valid_json_with_their_origin(tmp_path):
     first = {"command": ["python q9.py"], "commit": [], "device": ["cpu (one)"]}
     provenance = utils.merge(first, first | {"device": ["cpu (two)"]})
-    content = {"config": {"lr": 0.1}, "seconds": 1.5, "history": {"a": {"loss": [1.0]}}, "results": {}}
-    args = argparse.Namespace(out=tmp_path)
+    content = {"seconds": 1.5, "history": {"a": {"loss": [1.0]}}, "results": {}}
+    places = {"out": tmp_path, "data_dir": Path("data"), "device": torch.device("cpu"), "command": "python q9.py"}
+    args = argparse.Namespace(lr=0.1, restart=True, figures_only=False, download=False, **places)
     utils.save_metrics(args, "q9", "digits", provenance, **content)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics.pop("versions")["torch"] == torch.__version__
     origin = {"script": "q9", "command": "python q9.py", "device": "cpu (one); cpu (two)", "data": "digits"}
-    assert metrics == origin | content
+    assert metrics == origin | content | {"config": {"lr": 0.1}}
     with pytest.raises(ValueError, match="not JSON compliant"):
         utils.save_metrics(args, "q9", "digits", provenance, seconds=float("nan"))
 
