@@ -191,7 +191,9 @@ def train(data: dict, args: argparse.Namespace, config: dict) -> None:
     utils.announce(path, done, args.iterations, "iteration")
     for iteration in args.snapshots:
         if iteration < done and not snapshot_path(args, iteration).exists():
-            raise utils.InputError(f"{snapshot_path(args, iteration)} is missing; name other --snapshots")
+            kept = sorted(int(old.stem[9:]) for old in args.out.glob("snapshot_*.pt"))
+            text = f"is missing; give --snapshots of those kept ({', '.join(map(str, kept))}) or past {done}"
+            raise utils.InputError(f"{snapshot_path(args, iteration)} {text}")
     if done < args.iterations:
         history["provenance"] = utils.provenance(args, history.get("provenance", {}))
 

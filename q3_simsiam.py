@@ -396,7 +396,7 @@ def draw_monitors(metrics: dict, path: Path) -> None:
     batch_std.set(title="std x sqrt(d), training batches", ylim=(0, None))
     std.set(title="std x sqrt(d), test images", ylim=(0, None))
     rank.set(title="Effective rank, test images", ylim=(0, None))
-    distance.set(title=f"Median of 1 - cosine, test images (linear below {words.EQUAL:g})")
+    distance.set(title="Median of 1 - cosine, test images", ylabel=f"linear below {words.EQUAL:g}")
     distance.set_yscale("symlog", linthresh=words.EQUAL)
     for axes in (batch_std, std, rank, distance):
         axes.set_xlabel("epoch")

@@ -469,7 +469,7 @@ def finished_trainings(args: argparse.Namespace, config_of: Callable, names: lis
     """
     histories, made_by, seconds = {}, {}, 0.0
     for name in names:
-        for path in args.out.glob(f"checkpoint_{name}_seed*.pt"):
+        for path in sorted(args.out.glob(f"checkpoint_{name}_seed*.pt")):
             seed = path.stem.rpartition("seed")[2]
             if not seed.isdecimal():  # somebody's copy
                 continue

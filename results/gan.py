@@ -78,13 +78,15 @@ def quantities(metrics: dict) -> dict[str, list[float]]:
 
 def objection(metrics: dict) -> str:
     """Return why nothing is decided, in a sentence."""
+    if reason := pages.objection(metrics, SOURCES, RECIPE):
+        return reason
     classifier = metrics["results"]["classifier"]
     for name, (sign, limit) in BELIEVED.items():
         fails = classifier[name] < limit if sign == ">=" else classifier[name] > limit
         if fails:
             failed = f"{name.replace('_', ' ')} {classifier[name]:.3f}, not {sign} {limit}"
             return f"No verdict: the classifier is not believed ({failed})."
-    return pages.objection(metrics, SOURCES, RECIPE)
+    return ""
 
 
 def changes(digits: list[int]) -> str:

@@ -319,9 +319,14 @@ def test_readme_quotes_the_committed_metrics():
     assert rows["`python q3_simsiam.py`"][-1].endswith(expected)
 
     results = metrics["q3_hour"]["results"]
-    row = next(row for command, row in rows.items() if command.endswith("--out results/q3_hour`"))
-    assert row[0] == f"`{metrics['q3_hour']['command']}`"
+    row = rows[f"`{metrics['q3_hour']['command']}`"]
     ends = [results[run]["0"] for run in ("baseline", "no_stop_gradient")]
     numbers = [*(end["knn_accuracy"] for end in ends), results["untrained"]["knn_accuracy"]]
     numbers += [results["knn_accuracy_pixels"], *(end["loss"] for end in ends)]
     assert re.findall(r"-?\d\.\d\d", row[-1]) == [f"{number:.2f}" for number in numbers]
+
+    results = metrics["q2_hour"]["results"]
+    row, last = rows[f"`{metrics['q2_hour']['command']}`"], results["per_snapshot"]["7000"]
+    half_way = [fmean(gan.quantities(metrics["q2_hour"])[gan.HALF_WAY.format(path)]) for path in ("latent", "pixel")]
+    numbers = [fmean(last["sure"]), results["classifier"]["sure"], fmean(last["coverage"]), *half_way]
+    assert re.findall(r"\d\.\d\d", row[-1]) == [f"{number:.2f}" for number in numbers]
