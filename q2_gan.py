@@ -191,8 +191,8 @@ def train(data: dict, args: argparse.Namespace, config: dict) -> None:
     utils.announce(path, done, args.iterations, "iteration")
     for iteration in args.snapshots:
         if iteration < done and not snapshot_path(args, iteration).exists():
-            kept = sorted(int(old.stem[9:]) for old in args.out.glob("snapshot_*.pt"))
-            text = f"is missing; give --snapshots of those kept ({', '.join(map(str, kept))}) or past {done}"
+            kept = ", ".join(sorted(path.name for path in args.out.glob("snapshot_*.pt")))
+            text = f"is missing; give --snapshots of those that are there ({kept}) or past {done}"
             raise utils.InputError(f"{snapshot_path(args, iteration)} {text}")
     if done < args.iterations:
         history["provenance"] = utils.provenance(args, history.get("provenance", {}))
@@ -417,7 +417,7 @@ def evaluate(generators: dict, critics: dict, classifier: Classifier, data: dict
     results = stack_sets(sets)
     digits = count_digits(sure_digits(probabilities, args.sure))
     results["held_out"] = {"images": len(held_out), "digits": digits}
-    results["classifier"] = judge(classifier, held_out, data["test_labels"][chosen], args.sure)
+    results["classifier"] = judge(classifier, held_out, probabilities, data["test_labels"][chosen], args.sure)
     return results
 
 

@@ -108,13 +108,14 @@ def scramble_phases(images: Tensor) -> Tensor:
     return torch.fft.irfft2(torch.fft.rfft2(images) * torch.polar(torch.ones_like(shifts), shifts), s=images.shape[2:])
 
 
-def judge(classifier: Classifier, images: Tensor, labels: Tensor, sure: float) -> dict[str, float]:
-    """Whether the classifier can be believed, on images (N, 3, 32, 32) that it has not seen.
+def judge(
+    classifier: Classifier, images: Tensor, probabilities: Tensor, labels: Tensor, sure: float
+) -> dict[str, float]:
+    """Whether the classifier can be believed, on images (N, 3, 32, 32) that it has not seen, and its probabilities.
 
     Its accuracy, the share of images that it is sure of, how often it is right about those, and of which share of
     phase-scrambled copies it is sure.
     """
-    _, probabilities = classify(classifier, images)
     read = sure_digits(probabilities, sure)
     scrambled = read_digits(classifier, scramble_phases(images).clamp(-1, 1), sure)
     return {

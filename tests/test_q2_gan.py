@@ -257,7 +257,7 @@ def test_only_sure_digits_are_read():
 def test_classifier_is_judged_by_what_it_is_sure_of(monkeypatch):
     images, labels = on_circle([0, 10, 180, 80]), torch.tensor([1, 0, 0, 1])
     monkeypatch.setattr(reader, "scramble_phases", lambda images: on_circle([0, 80, 100, 85]))
-    numbers = reader.judge(Threshold(), images, labels, 0.9)
+    numbers = reader.judge(Threshold(), images, reader.classify(Threshold(), images)[1], labels, 0.9)
     expected = {"accuracy": 0.75, "sure": 0.75, "right_where_sure": 2 / 3, "sure_of_scrambled": 0.25}
     assert numbers == pytest.approx(expected)
 

@@ -331,7 +331,7 @@ def test_npz_is_taken_first(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"test_labels": None, "train_images": None}, "test_labels is missing"),
+        ({"test_labels": None, "train_images": None}, "lacks test_labels, train_images"),
         ({"source": None}, "lacks source"),
         ({"source": np.array(["a", "b"])}, "cannot be read as .npz"),
         ({"train_images": np.zeros((12, 28, 28))}, "train_images is float64"),
@@ -367,7 +367,7 @@ def test_file_that_is_no_npz_is_named_and_kept(damage, tmp_path):
     np.savez(path, **arrays())
     path.write_bytes(damage(path.read_bytes()))
     before = digest(tmp_path)
-    with pytest.raises(utils.InputError, match=r"mnist\.npz(: test_images is missing| cannot be read)"):
+    with pytest.raises(utils.InputError, match=r"mnist\.npz (cannot be read|lacks)"):
         utils.load_data("mnist", tmp_path)
     assert digest(tmp_path) == before
 
