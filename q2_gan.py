@@ -283,6 +283,7 @@ def train_classifier(data: dict, args: argparse.Namespace, source: str) -> Class
             return classifier.eval()
     except utils.InputError as error:  # it takes minutes, so nothing is lost
         print(f"{path.name} is trained anew: {str(error).split(';')[0]}")
+    utils.announce(path, 0, args.classifier_steps, "step")
     optimizer = torch.optim.Adam(classifier.parameters(), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=args.classifier_steps)
     images, labels = data["train_images"], data["train_labels"]
@@ -462,6 +463,7 @@ def draw_quality(metrics: dict, path: Path) -> None:
     frechet.set(title="Fréchet distance, not FID", ylabel="distance (logarithmic)", yscale="log")
     for axes in (sure, coverage, frechet):
         axes.set_xscale("symlog", linthresh=100)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.set(xlabel="generator iteration (linear below 100)", xlim=(0, iterations[-1]))
     utils.save_figure(figure, path)
 
@@ -562,6 +564,7 @@ def main(argv: list[str] | None = None) -> None:
     start = time.perf_counter()
     generators, critics, history = load_snapshots(args, config)
     classifier = train_classifier(data, args, source)
+    print(f"measuring {len(generators)} snapshots, {args.noise_sets} times {args.samples} samples of each")
     results = {"snapshots": args.snapshots} | evaluate(generators, critics, classifier, data, args)
     results["digits"] = draw_images(generators, classifier, data, args)
     seconds = history["seconds"] + time.perf_counter() - start

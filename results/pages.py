@@ -90,6 +90,13 @@ def mean_error(values: list[float]) -> str:
     return f"{mean:.{digits_of(error)}f} ± {error:.{digits_of(error)}f}" if error else f"{mean:.4g}"
 
 
+def shown(key: str, value: float) -> str:
+    """Return a value of the recipe in words."""
+    if key.endswith("_images") and not value:
+        return "all"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
 def objection(metrics: dict, sources: list[str], recipe: dict) -> str:
     """Return in a sentence why a run decides nothing: it has not the original's data or recipe; "" where it has."""
     if metrics["data"] not in sources:
@@ -98,8 +105,7 @@ def objection(metrics: dict, sources: list[str], recipe: dict) -> str:
     for key, value in recipe.items():
         ours = metrics["config"][key]
         if ours != value:
-            comma = "," if isinstance(value, int) else ""
-            other.append(f"{key.replace('_', ' ')} {ours:{comma}}, not {value:{comma}}")
+            other.append(f"{key.replace('_', ' ')} {shown(key, ours)}, not {shown(key, value)}")
     return f"No verdict: the recipe is not the original's ({'; '.join(other)})." if other else ""
 
 
@@ -133,7 +139,7 @@ def fill(template: str, places: dict) -> str:
 
 def origin(words: ModuleType, metrics: dict) -> str:
     """Return what was run: data, recipe, command, device, time."""
-    recipe = ", ".join(f"{key.replace('_', ' ')} {metrics['config'][key]}" for key in words.RECIPE)
+    recipe = ", ".join(f"{key.replace('_', ' ')} {shown(key, metrics['config'][key])}" for key in words.RECIPE)
     commit = f", trained at commit {metrics['commit']}" if "commit" in metrics else ""
     return f"""- Data: {metrics["data"]}.
 - Recipe: {recipe}; all of it is in metrics.json.

@@ -105,6 +105,11 @@ def test_other_data_and_another_recipe_give_numbers_without_verdicts_and_say_why
     assert re.search(reason, vae.objection(metrics))
 
 
+def test_zero_images_are_called_all():
+    metrics = {"data": simsiam.SOURCES[0], "config": simsiam.RECIPE | {"train_images": 5000}}
+    assert "(train images 5,000, not all)" in simsiam.objection(metrics)
+
+
 # --- Problem 2 --------------------------------------------------------------------------------------------------------
 
 EVEN, THREE = [10] * 10, [2, 2, 30, 2, 2, 2, 30, 2, 30, 2]
