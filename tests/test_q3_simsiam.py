@@ -105,6 +105,14 @@ def test_grouped_convolutions_stay_torchvisions(images):
     assert model.encoder(images[:2]).shape == (2, 8)
 
 
+def test_untrained_network_sees_only_the_corner(images):
+    image = images[:1].requires_grad_()
+    q3_simsiam.SimSiam(resnet18, 16, 8).eval().encoder(image).square().sum().backward()
+    corner = torch.zeros(32, 32, dtype=torch.bool)
+    corner[:6, :6] = True
+    assert torch.equal(image.grad[0].any(0), corner)
+
+
 def test_network_multiplies_no_padding(images, monkeypatch):
     """On images of 32 x 32 the last 7 convolutions of 3x3 see maps of 2x2 and 1x1."""
     sizes, linear = [], F.linear
