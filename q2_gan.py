@@ -443,7 +443,7 @@ def draw_training(metrics: dict, path: Path) -> None:
         axes.set_yscale("symlog", linthresh=0.001, subs=[2, 5])  # logarithmic, but an estimate may be negative
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter("{x:g}")
-        axes.xaxis.get_major_locator().set_params(nbins=6)
+        axes.locator_params(axis="x", nbins=6)
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.set(xlabel="generator iteration", ylabel=f"mean of {RECORD_EVERY} iterations (linear below 0.001)")
     utils.save_figure(figure, path)
