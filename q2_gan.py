@@ -465,7 +465,7 @@ def draw_quality(metrics: dict, path: Path) -> None:
     frechet.axhline(np.mean(results["training"]["frechet"]), color="black", linestyle=":")
     frechet.set(title="Fréchet distance, not FID", ylabel="distance (logarithmic)", yscale="log")
     for axes in (sure, coverage, frechet):
-        axes.set_xscale("symlog", linthresh=100)
+        axes.set_xscale("symlog", linthresh=100, subs=range(2, 10))
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.set(xlabel="generator iteration (linear below 100)", xlim=(0, iterations[-1]))
     utils.save_figure(figure, path)

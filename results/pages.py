@@ -145,7 +145,7 @@ def origin(words: ModuleType, metrics: dict) -> str:
 - Recipe: {recipe}; all of it is in metrics.json.
 - Command: `{metrics.get("command", "not recorded")}`{commit}.
 - Device: {metrics["device"]}, torch {metrics["versions"]["torch"]}.
-- Time: {metrics["seconds"] / 60:.0f} minutes, all jobs together."""
+- Time: {metrics["seconds"] / 60:,.0f} min, all jobs together."""
 
 
 def places_of(words: ModuleType, metrics: dict) -> dict:
