@@ -718,8 +718,10 @@ def test_ctrl_c_ends_a_submission_that_hangs(tmp_path):
     tell = f"    open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\n"
     write(tmp_path / "b", {"q1.py": f"{LOOP}\ndef log_likelihood_bernoulli(mu, target):\n{tell}    return loop()\n"})
     command = [sys.executable, str(ROOT / "tests" / "grade.py"), "a", "b", "--csv", "out.csv"]
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=tmp_path, text=True, **pipes) as run:
+    options = {"cwd": tmp_path, "text": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    # a shell starts background jobs with Ctrl-C ignored
+    options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, **options) as run:
         pid = int((tmp_path / "pid").read_text())
         run.send_signal(signal.SIGINT)
         _, error = run.communicate(timeout=60)
