@@ -13,6 +13,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -341,8 +342,8 @@ def train(run: str, seed: int, data: dict[str, Tensor], args: argparse.Namespace
             history["knn_accuracy_float64"] = accuracy_float64(model, data, args)
         utils.save_checkpoint(path, config, modules, history)
         text = ", ".join(f"{key} {history[key][-1]:.4g}" for key in CURVES)
-        hours = history["seconds"][-1] * (args.epochs - epoch) / 3600
-        print(f"{name} epoch {epoch}/{args.epochs}: {text}, {hours:.2f} h to go in this run")
+        to_go = timedelta(seconds=round(history["seconds"][-1] * (args.epochs - epoch)))
+        print(f"{name} epoch {epoch}/{args.epochs}: {text}, {to_go} to go in this run")
 
 
 def draw_curves(metrics: dict, out: Path) -> None:

@@ -368,7 +368,7 @@ def test_bfloat16_is_the_networks_alone(train, monkeypatch):
 def test_each_epoch_says_how_long_the_rest_of_the_run_takes(train, monkeypatch, capsys):
     monkeypatch.setattr(q3_simsiam, "time", argparse.Namespace(perf_counter=count(0, 1800).__next__))
     train()
-    assert re.findall("([^ ]*) h to go in this run", capsys.readouterr().out) == ["0.50", "0.00"]
+    assert re.findall("([^ ]*) to go in this run", capsys.readouterr().out) == ["0:30:00", "0:00:00"]
 
 
 def test_untrained_network_is_that_of_the_seed_and_measured(arguments, train):
