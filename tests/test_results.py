@@ -318,7 +318,7 @@ def test_readme_quotes_the_committed_metrics():
     ends = (results["no_stop_gradient"]["0"], results["no_predictor"]["0"], results["untrained"])
     kept = [f"{end['knn_accuracy_backbone']:.2f}" for end in ends]
     assert f"seed: {baseline}; {free} without stop-gradient, {identity} without predictor, " in found[2]
-    assert found[2].endswith(f"features give {kept[0]} and {kept[1]} (untrained: {kept[2]})")
+    assert found[2].endswith(f"the backbone's features give {kept[0]} and {kept[1]} (untrained: {kept[2]})")
     frozen = f"{results['fixed_random_predictor']['0']['knn_accuracy']:.2f}"
     expected = f"{baseline}, {free}, {identity}; with `--runs fixed_random_predictor` {frozen}"
     assert rows["`python q3_simsiam.py`"][-1].endswith(expected)
