@@ -258,12 +258,14 @@ def pixel_accuracy(data: dict[str, Tensor], args: argparse.Namespace) -> float:
 
 
 def accuracy_float64(model: SimSiam, data: dict[str, Tensor], args: argparse.Namespace) -> float:
-    """The projector's kNN accuracy in float64, on the CPU, as mps does not have it.
+    """The projector's kNN accuracy in float64, for mps, which does not have it, on the CPU.
 
     It exceeds that of float32 where images differ by less than float32 resolves.
     """
-    model = copy.deepcopy(model).cpu().double()
-    data = {key: tensor.cpu() for key, tensor in data.items()}
+    device = data["train_images"].device
+    device = torch.device("cpu") if device.type == "mps" else device
+    model = copy.deepcopy(model).to(device, torch.float64)
+    data = {key: tensor.to(device) for key, tensor in data.items()}
     _, train = embed(model, data["train_images"])
     _, test = embed(model, data["test_images"])
     return test_accuracy(train, test, data, args)
