@@ -211,11 +211,8 @@ def train(data: dict, args: argparse.Namespace, config: dict) -> None:
     def noise() -> Tensor:
         return torch.randn(args.batch_size, args.latent_size, device=args.device)
 
-    if not done:
-        save(path, modules, 0)
-    if done in args.snapshots:
-        save(snapshot_path(args, done), networks, done)
-    for iteration in trange(done + 1, args.iterations + 1, desc="training", leave=False, disable=None):
+    def iterate() -> Tensor:
+        """One iteration; returns distance and penalty of the last of the critic's updates."""
         # (1) Update the critic: maximise the distance minus the penalty
         for _ in range(args.critic_updates):
             x = scale(images[torch.randint(len(images), (args.batch_size,), device=args.device)])
@@ -232,8 +229,16 @@ def train(data: dict, args: argparse.Namespace, config: dict) -> None:
         (-critic(generator(noise())).mean()).backward()
         generator_adam.step()
         critic.requires_grad_(True)
+        return torch.stack([distance, penalty]).detach()
 
-        sums += torch.stack([distance, penalty]).detach()  # those of the last of the critic's updates
+    if args.device.type == "cuda":
+        iterate = utils.CudaGraph(iterate, [generator_adam, critic_adam])
+    if not done:
+        save(path, modules, 0)
+    if done in args.snapshots:
+        save(snapshot_path(args, done), networks, done)
+    for iteration in trange(done + 1, args.iterations + 1, desc="training", leave=False, disable=None):
+        sums += iterate()
         if iteration % RECORD_EVERY == 0:
             utils.check_finite(sums, f"distance or penalty at iteration {iteration}")
             mean_distance, mean_penalty = (sums / RECORD_EVERY).tolist()
