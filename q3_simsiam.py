@@ -364,17 +364,16 @@ def plot_seeds(axes, seeds: dict, key: str, color: str, label: str) -> None:
 
 def draw_runs(metrics: dict, path: Path) -> None:
     """The original's panels: accuracy and loss, a row for each run, on one scale."""
-    runs, pixels = metrics["history"], metrics["results"].get("knn_accuracy_pixels")
+    runs, pixels = metrics["history"], metrics["results"]["knn_accuracy_pixels"]
     histories = [history for seeds in runs.values() for history in seeds.values()]
-    highest_accuracy = max(max(*h["knn_accuracy"], *h["knn_accuracy_backbone"], pixels or 0) for h in histories)
+    highest_accuracy = max(max(*h["knn_accuracy"], *h["knn_accuracy_backbone"], pixels) for h in histories)
     highest_loss = max(max(history["loss"]) for history in histories)
     figure, rows = utils.subplots(len(runs), 2, height=2.6)
     for (accuracy, loss), (run, seeds) in zip(rows, runs.items(), strict=True):
         plot_seeds(accuracy, seeds, "knn_accuracy_backbone", "darkgrey", "backbone's features")
         plot_seeds(accuracy, seeds, "knn_accuracy", "C0", "projector's output, a line for each seed")
         accuracy.axhline(0.1, color="grey", linestyle="--", linewidth=0.8, label="chance (left), least loss (right)")
-        if pixels:
-            accuracy.axhline(pixels, color="C2", linestyle="-.", label="kNN on raw pixels")
+        accuracy.axhline(pixels, color="C2", linestyle="-.", label="kNN on raw pixels")
         if not words.objection(metrics):
             accuracy.axhline(0.6, color="C3", linestyle=":", label="the original's 0.60")
         accuracy.set(title=words.LABELS[run], ylabel="kNN accuracy", ylim=(0, max(0.65, 1.05 * highest_accuracy)))

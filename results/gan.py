@@ -125,6 +125,7 @@ def places(metrics: dict) -> dict:
         paths.append([path, along[0], along[len(along) // 2], along[-1]])
     return {
         "samples": make_table(samples),
+        "memorised": memorised,  # by the last snapshot
         "believed": make_table(believed),
         "reached_named": mean_error(perturbation["named"]),
         "reached_all": mean_error(perturbation["all"]),

@@ -151,6 +151,22 @@ def test_training_is_the_loop_of_the_paper(bright, monkeypatch):
     torch.testing.assert_close(states["critic"], critic.state_dict(), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_replayed_iterations_are_the_written_ones(tmp_path, monkeypatch):
+    flags = "--device cuda --iterations 30 --width 8 --latent-size 4 --perturb-dims 3 --snapshots 0 --out"
+    images = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8, device="cuda")
+    histories = []
+    for name in ("replayed", "called"):
+        args = q2_gan.get_args([*flags.split(), str(tmp_path / name)])
+        args.out.mkdir()
+        q2_gan.train({"train_images": images}, args, {})
+        histories.append(utils.load_checkpoint(args.out / "checkpoint.pt", {}, {}))
+        monkeypatch.setattr(utils, "CudaGraph", lambda function, _: function)
+    replayed, called = histories
+    for key in ("distance", "penalty"):
+        assert replayed[key] == pytest.approx(called[key], rel=0.02), key
+
+
 def test_snapshots_and_classifier_treat_each_image_alone(bright):
     args, data = bright
     args.iterations, args.snapshots, args.classifier_steps = 2, [2], 2

@@ -13,7 +13,7 @@ import q3_simsiam
 import utils
 from results import gan, simsiam, vae
 from results.make_page import FOLDER, REFERENCE, WORDS, page, reference_metrics
-from results.pages import decide, make_table, mean_error, measured, report, verdicts
+from results.pages import decide, make_table, mean_error, measured, prediction_error, report, verdicts
 
 # --- Verdicts ---------------------------------------------------------------------------------------------------------
 
@@ -305,23 +305,39 @@ def test_readme_quotes_the_committed_metrics():
     longer = rows["`python q1_vae.py --epochs 200 --out results/q1_vae_200`"]
     assert re.findall(r"-\d+\.\d", longer[-1]) == [f"{metrics['q1_vae_200']['results'][key]:.1f}" for key in keys]
 
-    found, results = rows["2: WGAN, `q2_gan.py`"], metrics["q2_gan"]["results"]
-    last = results["per_snapshot"][str(results["snapshots"][-1])]
-    real = results["classifier"]["sure"]
-    assert f"sure of a digit in {fmean(last['sure']):.2f} of the samples, of real images in {real:.2f}" in found[2]
-    assert f"{metrics['q2_gan']['config']['iterations']:,} of 50,000 iterations" in found[3]
+    found, results = rows["2: WGAN, `q2_gan.py`"][2], metrics["q2_gan"]["results"]
+    _, *parts = re.split("(Supported|Contradicted|Not decided): ", found)
+    sections, verdicts = dict(zip(parts[::2], parts[1::2], strict=True)), column(gan, metrics["q2_gan"])
+    words = ["noise", "indistinct", "proper", "2, 6 and 8", "diverse", "crisper", "dimensions"]
+    for word, verdict in zip([*words, *["interpolation"] * 3], verdicts, strict=True):
+        assert word in sections[verdict.capitalize()]
+    numbers = [fmean(results["per_snapshot"]["20000"]["sure"]), results["classifier"]["sure"]]
+    numbers += [fmean(results["perturbation"]["named"]), gan.CLAIMS[6].limit]
+    assert re.findall(r"\d\.\d+", found) == [f"{number:.2g}" for number in numbers]
+    for name, row in (("q2_gan", "`python q2_gan.py`"), ("q2_hour", f"`{metrics['q2_hour']['command']}`")):
+        results = metrics[name]["results"]
+        *_, last = results["per_snapshot"].values()
+        numbers = [fmean(last["sure"]), results["classifier"]["sure"], fmean(last["coverage"])]
+        numbers += [fmean(gan.quantities(metrics[name])[gan.HALF_WAY.format(path)]) for path in ("latent", "pixel")]
+        assert re.findall(r"\d\.\d\d", rows[row][-1]) == [f"{number:.2f}" for number in numbers]
 
     found, results = rows["3: SimSiam, `q3_simsiam.py`"], metrics["q3_simsiam"]["results"]
-    baseline, free, identity = (
-        f"{results[run]['0']['knn_accuracy']:.2f}" for run in ("baseline", "no_stop_gradient", "no_predictor")
-    )
+    quantities = simsiam.quantities(metrics["q3_simsiam"])
+    accuracies = [quantities[f"kNN accuracy, {label}"] for label in simsiam.LABELS.values()]
+    baseline, free, identity, frozen = (f"{fmean(values):.2f}" for values in accuracies)
+    values = accuracies[0]
+    low, high = (fmean(values) + sign * prediction_error(values) for sign in (-1, 1))
+    assert f"{fmean(values):.3f}, prediction interval {low:.3f} to {high:.3f}: supported" in found[2]
+    assert f"{free} without stop-gradient, {identity} without predictor, " in found[2]
+    assert set(column(simsiam, metrics["q3_simsiam"])) == {"supported"} and found[2].count(": supported") == 2
     ends = (results["no_stop_gradient"]["0"], results["no_predictor"]["0"], results["untrained"])
     kept = [f"{end['knn_accuracy_backbone']:.2f}" for end in ends]
-    assert f"seed: {baseline}; {free} without stop-gradient, {identity} without predictor, " in found[2]
     assert found[2].endswith(f"the backbone's features give {kept[0]} and {kept[1]} (untrained: {kept[2]})")
-    frozen = f"{results['fixed_random_predictor']['0']['knn_accuracy']:.2f}"
-    expected = f"{baseline}, {free}, {identity}; with `--runs fixed_random_predictor` {frozen}"
-    assert rows["`python q3_simsiam.py`"][-1].endswith(expected)
+    expected = f"{baseline} (SD {stdev(values):.3f}), {free}, {identity}; with `--runs fixed_random_predictor` {frozen}"
+    assert rows["`python q3_simsiam.py`"][-1] == expected
+    assert f"{metrics['q3_simsiam']['config']['precision']}; five seeds" in found[3] and len(values) == 5
+    below = [*accuracies[-1], results["untrained"]["knn_accuracy"]]
+    assert max(below) < results["knn_accuracy_pixels"]  # as the page says
 
     results = metrics["q3_hour"]["results"]
     row = rows[f"`{metrics['q3_hour']['command']}`"]
@@ -329,9 +345,3 @@ def test_readme_quotes_the_committed_metrics():
     numbers = [*(end["knn_accuracy"] for end in ends), results["untrained"]["knn_accuracy"]]
     numbers += [results["knn_accuracy_pixels"], *(end["loss"] for end in ends)]
     assert re.findall(r"-?\d\.\d\d", row[-1]) == [f"{number:.2f}" for number in numbers]
-
-    results = metrics["q2_hour"]["results"]
-    row, last = rows[f"`{metrics['q2_hour']['command']}`"], results["per_snapshot"]["7000"]
-    half_way = [fmean(gan.quantities(metrics["q2_hour"])[gan.HALF_WAY.format(path)]) for path in ("latent", "pixel")]
-    numbers = [fmean(last["sure"]), results["classifier"]["sure"], fmean(last["coverage"]), *half_way]
-    assert re.findall(r"\d\.\d\d", row[-1]) == [f"{number:.2f}" for number in numbers]
