@@ -258,12 +258,11 @@ def pixel_accuracy(data: dict[str, Tensor], args: argparse.Namespace) -> float:
 
 
 def accuracy_float64(model: SimSiam, data: dict[str, Tensor], args: argparse.Namespace) -> float:
-    """The projector's kNN accuracy in float64, for mps, which does not have it, on the CPU.
+    """The projector's kNN accuracy in float64; on the CPU for mps, which has none.
 
     It exceeds that of float32 where images differ by less than float32 resolves.
     """
-    device = data["train_images"].device
-    device = torch.device("cpu") if device.type == "mps" else device
+    device = "cpu" if data["train_images"].is_mps else data["train_images"].device
     model = copy.deepcopy(model).to(device, torch.float64)
     data = {key: tensor.to(device) for key, tensor in data.items()}
     _, train = embed(model, data["train_images"])
@@ -374,7 +373,7 @@ def draw_runs(metrics: dict, path: Path) -> None:
         plot_seeds(accuracy, seeds, "knn_accuracy", "C0", "projector's output, a line for each seed")
         accuracy.axhline(0.1, color="grey", linestyle="--", linewidth=0.8, label="chance (left), least loss (right)")
         accuracy.axhline(pixels, color="C2", linestyle="-.", label="kNN on raw pixels")
-        if not words.objection(metrics):
+        if run == "baseline" and not words.objection(metrics):
             accuracy.axhline(0.6, color="C3", linestyle=":", label="the original's 0.60")
         accuracy.set(title=words.LABELS[run], ylabel="kNN accuracy", ylim=(0, max(0.65, 1.05 * highest_accuracy)))
         plot_seeds(loss, seeds, "loss", "C4", "loss, a line for each seed")

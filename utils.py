@@ -199,37 +199,6 @@ def memory_format(device: torch.device) -> torch.memory_format:
     return torch.channels_last if device.type in ("cpu", "cuda") else torch.contiguous_format
 
 
-class CudaGraph:
-    """Call `function`, which returns a tensor, three times as it is, and from then on replay the kernels of the fourth.
-
-    That saves the time of launching them one by one. All that it reads and changes must lie on the device and stay
-    where it is; the next call overwrites the tensor. optimizers: those that `function` lets step.
-    """
-
-    def __init__(self, function: Callable[[], Tensor], optimizers: list[torch.optim.Optimizer]):
-        self.function, self.calls = function, 0
-        self.groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-        self.stream, self.graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
-
-    def __call__(self) -> Tensor:
-        self.calls += 1
-        if self.calls < 4:  # a stream of its own, as capturing asks for
-            self.stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self.stream):
-                output = self.function()
-            torch.cuda.current_stream().wait_stream(self.stream)
-            return output
-        if self.calls == 4:
-            for group in self.groups:
-                group["capturable"] = True
-            with torch.cuda.graph(self.graph, stream=self.stream):
-                self.output = self.function()
-            for group in self.groups:  # a checkpoint is the same on every device
-                group["capturable"] = False
-        self.graph.replay()
-        return self.output
-
-
 class SmallMapConv2d(nn.Conv2d):
     """A 3x3 convolution with padding 1 that takes maps of 1x1 and 2x2 as one matrix product on the CPU.
 

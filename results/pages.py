@@ -144,7 +144,7 @@ def origin(words: ModuleType, metrics: dict) -> str:
     return f"""- Data: {metrics["data"]}.
 - Recipe: {recipe}; all of it is in metrics.json.
 - Command: `{metrics.get("command", "not recorded")}`{commit}.
-- Device: {metrics["device"]}, torch {metrics["versions"]["torch"]}.
+- Device: {metrics["device"]}; measured with torch {metrics["versions"]["torch"]}.
 - Time: {metrics["seconds"] / 60:,.0f} min, all jobs together."""
 
 

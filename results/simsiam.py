@@ -118,13 +118,14 @@ def answer(metrics: dict) -> str:
 
 def places(metrics: dict) -> dict:
     """Return what the template has places for."""
-    num = metrics["results"]["test_images"]
-    means = {name: fmean(values) for name, values in quantities(metrics).items()}
-    accuracy = means.get(CLAIMS[0].quantity, 0.5)
+    values = quantities(metrics)
+    baseline = values.get(CLAIMS[0].quantity, [])
     return tables(metrics) | {
         "answer": answer(metrics),
-        "means": means,
-        "error": f"{math.sqrt(accuracy * (1 - accuracy) / num):.4f}",
+        "means": {name: fmean(numbers) for name, numbers in values.items()},
+        "trainings": len(baseline),
+        "below": sum(value < float(CLAIMS[0].original) for value in baseline),
+        "error": f"{0.5 / math.sqrt(metrics['results']['test_images']):.4f}",
         "rise": f"{RISE:g}",
         "interval": CLAIMS[0].limit,
         "low": LOW,

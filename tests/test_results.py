@@ -307,13 +307,20 @@ def test_readme_quotes_the_committed_metrics():
 
     found, results = rows["2: WGAN, `q2_gan.py`"][2], metrics["q2_gan"]["results"]
     _, *parts = re.split("(Supported|Contradicted|Not decided): ", found)
-    sections, verdicts = dict(zip(parts[::2], parts[1::2], strict=True)), column(gan, metrics["q2_gan"])
+    sections, decided = dict(zip(parts[::2], parts[1::2], strict=True)), column(gan, metrics["q2_gan"])
     words = ["noise", "indistinct", "proper", "2, 6 and 8", "diverse", "crisper", "dimensions"]
-    for word, verdict in zip([*words, *["interpolation"] * 3], verdicts, strict=True):
+    for word, verdict in zip([*words, *["interpolation"] * 3], decided, strict=True):
         assert word in sections[verdict.capitalize()]
-    numbers = [fmean(results["per_snapshot"]["20000"]["sure"]), results["classifier"]["sure"]]
-    numbers += [fmean(results["perturbation"]["named"]), gan.CLAIMS[6].limit]
-    assert re.findall(r"\d\.\d+", found) == [f"{number:.2g}" for number in numbers]
+    quantities = gan.quantities(metrics["q2_gan"])
+    limits = {claim.quantity: claim.limit for claim in gan.CLAIMS}
+    for quantity in ("S at 20,000", gan.THREE, gan.REACHED):
+        assert re.search(
+            rf"\b{fmean(quantities[quantity]):.2f}( of the samples( with a sure one)?)?, limit {limits[quantity]}\b",
+            found,
+        )
+    diverse = gan.CLAIMS[4].quantity
+    assert f"rises by {mean_error(quantities[diverse])}, limit {limits[diverse]}" in found
+    assert f"of real images in {results['classifier']['sure']:.2f})" in found
     for name, row in (("q2_gan", "`python q2_gan.py`"), ("q2_hour", f"`{metrics['q2_hour']['command']}`")):
         results = metrics[name]["results"]
         *_, last = results["per_snapshot"].values()
@@ -333,9 +340,9 @@ def test_readme_quotes_the_committed_metrics():
     ends = (results["no_stop_gradient"]["0"], results["no_predictor"]["0"], results["untrained"])
     kept = [f"{end['knn_accuracy_backbone']:.2f}" for end in ends]
     assert found[2].endswith(f"the backbone's features give {kept[0]} and {kept[1]} (untrained: {kept[2]})")
-    expected = f"{baseline} (SD {stdev(values):.3f}), {free}, {identity}; with `--runs fixed_random_predictor` {frozen}"
-    assert rows["`python q3_simsiam.py`"][-1] == expected
-    assert f"{metrics['q3_simsiam']['config']['precision']}; five seeds" in found[3] and len(values) == 5
+    expected = f"{baseline} (SD over seeds {stdev(values):.3f}), {free}, {identity}"
+    assert rows["`python q3_simsiam.py`"][-1] == f"{expected}; with `--runs fixed_random_predictor` {frozen}"
+    assert f"{metrics['q3_simsiam']['config']['precision']}, five seeds" in found[3] and len(values) == 5
     below = [*accuracies[-1], results["untrained"]["knn_accuracy"]]
     assert max(below) < results["knn_accuracy_pixels"]  # as the page says
 
