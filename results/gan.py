@@ -35,11 +35,6 @@ BELIEVED = {  # of the classifier on held-out images, fixed before any sample wa
     "sure": (">=", 0.80),
     "sure_of_scrambled": ("<=", 0.10),
 }
-DECIDED = (
-    "S is the share of images in which a classifier is sure of a digit; ± gives one standard error over five sets of "
-    "noise, not over trainings. A claim is supported or contradicted where the mean lies three of them beyond "
-    "its limit."
-)
 
 
 def three_most_frequent(histogram: list[int]) -> float:

@@ -156,8 +156,7 @@ def places_of(words: ModuleType, metrics: dict) -> dict:
 def report(words: ModuleType, metrics: dict) -> str:
     """Return the page of one problem."""
     places = {"origin": origin(words, metrics), "verdicts": make_table(verdicts(words, metrics))}
-    places |= {"objection": words.objection(metrics), "decided": words.DECIDED}
-    return fill(words.TEMPLATE, places | places_of(words, metrics))
+    return fill(words.TEMPLATE, places | {"objection": words.objection(metrics)} | places_of(words, metrics))
 
 
 def publish(metrics: dict, out: Path, words: ModuleType, draw_curves: Callable[[dict, Path], None]) -> None:

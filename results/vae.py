@@ -20,10 +20,6 @@ CLAIMS = [
     Claim("1.7", "-95.3737 nats", "test log p(x), analytic KL", "predicts", (-95.3737, -95.3737, inf)),
     Claim("1.7", "-95.3737 nats", "test log p(x), Monte Carlo KL", "predicts", (-95.3737, -95.3737, inf)),
 ]
-DECIDED = (
-    "A number of the original is supported where it lies in the 95% prediction interval of one more training, given in "
-    "brackets. The difference is close where three standard errors, one given after ±, stay within the limit."
-)
 FLOOR = -102  # nats of validation ELBO that every training should exceed
 LABELS = {"analytic": "analytic KL", "mc": "Monte Carlo KL"}
 objection = partial(pages.objection, sources=SOURCES, recipe=RECIPE)  # why nothing is decided
