@@ -14,7 +14,6 @@ import math
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,8 +21,9 @@ from torchvision.utils import make_grid
 from tqdm import tqdm
 
 import utils
-from results import pages
+from results import pages, runs
 from results import vae as words
+from utils import positive_float, positive_int
 
 QUICK = {"epochs": 3, "test_images": 500}
 ESTIMATORS = words.LABELS  # of the KL term, with their names
@@ -32,15 +32,15 @@ ESTIMATORS = words.LABELS  # of the KL term, with their names
 def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The recipe: the assignment's defaults, each with its sentence."""
     parser = utils.make_parser(__doc__, "q1_vae", ["binarized_mnist", "mnist", "synthetic"], QUICK)
-    add = parser.add_argument
-    add("--epochs", type=utils.positive_int, default=20, help="passes over the training images")
-    add("--batch-size", type=utils.positive_int, default=64, help="images per update")
-    add("--lr", type=utils.positive_float, default=3e-4, help="learning rate of Adam")
-    add("--latent-size", type=utils.positive_int, default=100, help="number L of latent variables")
-    add("--kl-samples", type=utils.positive_int, default=10, help="samples per image of the Monte Carlo KL")
-    add("--importance-samples", type=utils.positive_int, default=200, help="samples K per image for log p(x)")
-    add("--test-images", type=utils.positive_int, default=10_000, help="test images used, evenly spaced")
-    add("--repeats", type=utils.positive_int, default=1, help="number of seeds, counted up from SEED")
+    flag = parser.flag
+    flag("--epochs", positive_int, 20, "passes over the training images")
+    flag("--batch-size", positive_int, 64, "images per update")
+    flag("--lr", positive_float, 3e-4, "learning rate of Adam")
+    flag("--latent-size", positive_int, 100, "number L of latent variables")
+    flag("--kl-samples", positive_int, 10, "samples per image of the Monte Carlo KL")
+    flag("--importance-samples", positive_int, 200, "samples K per image for log p(x)")
+    flag("--test-images", positive_int, 10_000, "test images used, evenly spaced")
+    flag("--repeats", positive_int, 1, "number of seeds, counted up from SEED")
     # K of the curve; groups of samples nest, so by Jensen it cannot fall
     parser.set_defaults(curve_samples=[1, 5, 10, 50, 200, 1000])
     return utils.parse_args(parser, argv, QUICK)
@@ -168,28 +168,26 @@ def mean_elbo(vae: VAE, images: Tensor, estimator: str, kl_samples: int) -> floa
 
 def training_config(estimator: str, seed: int, args: argparse.Namespace, source: str) -> dict:
     """What a checkpoint must agree with; not the epochs, as more may be asked for later."""
-    keys = ("batch_size", "lr", "latent_size", "kl_samples")
+    keys = ["batch_size", "lr", "latent_size"]
+    if estimator == "mc":
+        keys.append("kl_samples")
     return {key: getattr(args, key) for key in keys} | {"estimator": estimator, "seed": seed, "source": source}
 
 
-def train(estimator: str, seed: int, data: dict[str, Tensor], args: argparse.Namespace, source: str) -> None:
+def train(estimator: str, seed: int, data: dict, args: argparse.Namespace) -> None:
     """Train one VAE, or go on from its checkpoint, where the history is kept: one entry per epoch.
 
     data: what `load_images` returns. Raises InputError for a checkpoint that does not fit and for a loss that is not
     finite.
     """
-    path, config = utils.training_path(args, estimator, seed), training_config(estimator, seed, args, source)
+    path = runs.training_path(args, estimator, seed)
+    config = training_config(estimator, seed, args, data["source"])
     torch.manual_seed(seed)
     vae = VAE(args.latent_size).to(args.device)
     optimizer = torch.optim.Adam(vae.parameters(), lr=args.lr, fused=True)
     modules = {"vae": vae, "optimizer": optimizer}
     history = {"train_elbo": [], "elbo": [], "seconds": []}
-    if path.exists():
-        history = utils.load_checkpoint(path, config, modules)
-    done = len(history["seconds"])
-    utils.announce(path, done, args.epochs, "epoch")
-    if done < args.epochs:
-        history["provenance"] = utils.provenance(args, history.get("provenance", {}))
+    history, done = runs.resume(path, config, modules, history, args)
 
     images = data["train"]
     for epoch in range(done + 1, args.epochs + 1):
@@ -197,8 +195,6 @@ def train(estimator: str, seed: int, data: dict[str, Tensor], args: argparse.Nam
         batches = torch.randperm(len(images), device=args.device).split(args.batch_size)
         for batch in tqdm(batches, desc=f"{estimator} epoch {epoch}", leave=False, disable=None):
             loss = -elbo(vae, images[batch].float(), estimator, args.kl_samples).mean()
-            if args.device.type == "cpu":  # where looking at a number does not hold up the device
-                utils.check_finite(loss, f"the loss in epoch {epoch}")
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -207,7 +203,7 @@ def train(estimator: str, seed: int, data: dict[str, Tensor], args: argparse.Nam
         history["elbo"].append(mean_elbo(vae, data["valid"], estimator, args.kl_samples))
         history["seconds"].append(time.perf_counter() - start)
         utils.check_finite(history["train_elbo"][-1] + history["elbo"][-1], f"the ELBO after epoch {epoch}")
-        utils.save_checkpoint(path, config, modules, history)
+        runs.save_checkpoint(path, config, modules, history)
         train_elbo, valid_elbo, seconds = (history[key][-1] for key in ("train_elbo", "elbo", "seconds"))
         text = f"ELBO train {train_elbo:.2f}, valid {valid_elbo:.2f}, {seconds:.1f} s"
         print(f"{ESTIMATORS[estimator]}, seed {seed}, epoch {epoch}/{args.epochs}: {text}")
@@ -246,12 +242,12 @@ def log_likelihood_importance_sampling(vae: VAE, images: Tensor, num_samples: in
 def load_vae(estimator: str, seed: int, args: argparse.Namespace, source: str) -> VAE:
     """Return a trained VAE from its checkpoint."""
     vae = VAE(args.latent_size).to(args.device)
-    path = utils.training_path(args, estimator, seed)
-    utils.load_checkpoint(path, training_config(estimator, seed, args, source), {"vae": vae})
+    path = runs.training_path(args, estimator, seed)
+    runs.load_checkpoint(path, training_config(estimator, seed, args, source), {"vae": vae})
     return vae
 
 
-def evaluate(histories: dict, data: dict[str, Tensor], args: argparse.Namespace, source: str) -> dict:
+def evaluate(histories: dict, data: dict, args: argparse.Namespace) -> dict:
     """Return `results` of metrics.json: the numbers of each seed that has both models, and the curves.
 
     The curves, of every tenth test image: `estimates` of log p(x) for each K of `curve_samples`, and the `elbo`.
@@ -263,7 +259,7 @@ def evaluate(histories: dict, data: dict[str, Tensor], args: argparse.Namespace,
     for seed in sorted(histories["analytic"].keys() & histories["mc"].keys()):
         seeds[str(seed)] = numbers = {}
         for name in ESTIMATORS:
-            vae = load_vae(name, seed, args, source)
+            vae = load_vae(name, seed, args, data["source"])
             torch.manual_seed(seed)
             log_weights = importance_log_weights(vae, test[::10], args.curve_samples[-1])
             grouped = [log_weights.view(-1, k) for k in args.curve_samples]  # a row: k of the samples of an image
@@ -285,8 +281,8 @@ def evenly_spaced(images: Tensor, num: int) -> Tensor:
     return images[torch.arange(num) * len(images) // num]
 
 
-def load_images(args: argparse.Namespace) -> tuple[dict, str]:
-    """Return {train, valid, test}, each (N, 784) uint8 of 0 and 1 on the device, and the data's source.
+def load_images(args: argparse.Namespace) -> dict:
+    """Return {train, valid, test}, each (N, 784) uint8 of 0 and 1 on the device, and the data's `source`.
 
     Grey images are binarised once: each pixel drawn from Bernoulli(intensity) with a fixed seed. Without validation
     images, the last sixth of the training images (10,000 of MNIST's 60,000) takes their place. InputError if the images
@@ -306,57 +302,7 @@ def load_images(args: argparse.Namespace) -> tuple[dict, str]:
     if not len(images["train"]) or not len(images["valid"]):
         raise utils.InputError(f"{source}: too few images to train and validate")
     images["test"] = evenly_spaced(images["test"], args.test_images)
-    return {split: tensor.flatten(1).to(args.device) for split, tensor in images.items()}, source
-
-
-def draw_curves(metrics: dict, out: Path) -> None:
-    """Write the figures that need metrics.json alone: validation ELBO against epochs, log p(x) against samples."""
-    draw_elbo(metrics, out / "elbo.png")
-    draw_log_likelihood(metrics, out / "log_likelihood.png")
-
-
-def plot_band(axes, x: list, curves: list[list[float]], color: str, label: str) -> None:
-    """The mean of curves, one for each seed, in a band of one standard deviation on either side."""
-    mean = np.mean(curves, 0)
-    std = np.std(curves, 0, ddof=1) if len(curves) > 1 else 0
-    axes.plot(x, mean, color=color, marker="." if len(x) < 30 else None, label=label)
-    axes.fill_between(x, mean - std, mean + std, color=color, alpha=0.2, linewidth=0)
-
-
-def draw_elbo(metrics: dict, path: Path) -> None:
-    results, history = metrics["results"], metrics["history"]
-    seeds, comparable = list(results["seeds"]), not words.objection(metrics)
-    figure, ((whole, late),) = utils.subplots(1, 2)
-    for color, (name, label) in zip(("C0", "C1"), ESTIMATORS.items(), strict=True):
-        curves = [history[f"{name}_seed{seed}"]["elbo"] for seed in seeds]
-        epochs = list(range(1, len(curves[0]) + 1))
-        half = len(epochs) // 2
-        plot_band(whole, epochs, curves, color, label)
-        plot_band(late, epochs[half:], [curve[half:] for curve in curves], color, label)
-        if comparable:
-            late.axhline(words.ORIGINAL[f"elbo_{name}"], color=color, linestyle=":", label=f"original, {label}")
-    over = f"mean of {len(seeds)} seeds, band: 1 SD" if len(seeds) > 1 else "one seed"
-    whole.set(title=f"Validation ELBO, {over}", xlabel="epoch", ylabel="nats per image")
-    late.set(title=f"Epochs {half + 1} to {len(epochs)}", xlabel="epoch")
-    for axes in (whole, late):
-        axes.xaxis.get_major_locator().set_params(integer=True)
-    utils.save_figure(figure, path)
-
-
-def draw_log_likelihood(metrics: dict, path: Path) -> None:
-    results, curves = metrics["results"], metrics["results"]["curves"]
-    num, seeds = math.ceil(results["test_images"] / 10), len(results["seeds"])
-    figure, ((axes,),) = utils.subplots(1, 1)
-    for color, (name, label) in zip(("C0", "C1"), ESTIMATORS.items(), strict=True):
-        plot_band(axes, curves["samples"], curves["estimates"][name], color, label)
-        axes.axhline(np.mean(curves["elbo"][name]), color=color, linestyle="--", label=f"ELBO, {label}")
-    axes.axvline(metrics["config"]["importance_samples"], color="grey", linewidth=0.8, label="K of the result")
-    over = f"mean and SD of {seeds} seeds" if seeds > 1 else "one seed"
-    axes.set(title=f"Log-likelihood of {num:,} test images, {over}")
-    axes.set(xlabel="importance samples K (logarithmic)", ylabel="estimate of log p(x) (nats)", xscale="log")
-    axes.set_xticks(curves["samples"], curves["samples"])
-    axes.minorticks_off()
-    utils.save_figure(figure, path)
+    return {split: tensor.flatten(1).to(args.device) for split, tensor in images.items()} | {"source": source}
 
 
 def draw_grids(grids: dict[str, Tensor], path: Path) -> None:
@@ -390,28 +336,29 @@ def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
     print(f"device: {utils.describe(args.device)}")
     if args.figures_only:
-        return pages.publish(utils.read_metrics(args.out, "q1_vae"), args.out, words, draw_curves)
-    images, source = load_images(args)
+        return pages.publish(runs.read_metrics(args.out, "q1_vae"), args.out, words)
+    data = load_images(args)
+    source = data["source"]
     print(f"data: {source}")
     if args.download:
         return
     trainings = [(name, seed) for seed in range(args.seed, args.seed + args.repeats) for name in ESTIMATORS]
-    utils.open_out(args, "q1_vae", [utils.training_path(args, *training) for training in trainings])
+    runs.open_out(args, "q1_vae", [runs.training_path(args, *training) for training in trainings])
     for name, seed in trainings:
-        train(name, seed, images, args, source)
+        train(name, seed, data, args)
 
     start = time.perf_counter()
-    histories, made_by, seconds = utils.finished_trainings(args, training_config, list(ESTIMATORS), source)
-    results = evaluate(histories, images, args, source)
+    histories, provenance, seconds = runs.finished_trainings(args, training_config, list(ESTIMATORS), source)
+    results = evaluate(histories, data, args)
     seeds = [int(seed) for seed in results["seeds"]]
     vaes = {name: load_vae(name, seeds[0], args, source) for name in ESTIMATORS}
-    draw_images(vaes, images["test"], seeds[0], args)
+    draw_images(vaes, data["test"], seeds[0], args)
 
     seconds += time.perf_counter() - start
     history = {f"{name}_seed{seed}": histories[name][seed] for seed in seeds for name in ESTIMATORS}
     content = {"seconds": seconds, "history": history, "results": results}
-    metrics = utils.save_metrics(args, "q1_vae", source, made_by, **content)
-    pages.publish(metrics, args.out, words, draw_curves)
+    metrics = runs.save_metrics(args, "q1_vae", source, provenance, **content)
+    pages.publish(metrics, args.out, words)
 
 
 if __name__ == "__main__":

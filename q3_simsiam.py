@@ -14,7 +14,6 @@ import math
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +23,9 @@ from tqdm import tqdm
 
 import utils
 from data.augmentation import augment, normalise
-from results import pages
+from results import pages, runs
 from results import simsiam as words
+from utils import natural, positive_float, positive_int, two_or_more
 
 QUICK = {"epochs": 3, "batch_size": 64, "train_images": 1600, "test_images": 1000, "lr": 0.4, "knn_k": 20}
 RUNS = {  # keyword arguments of SimSiam
@@ -43,22 +43,23 @@ CURVES = (*BATCH_CURVES, *MONITORS)
 def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The recipe: the assignment's defaults, each with its sentence."""
     parser = utils.make_parser(__doc__, "q3_simsiam", ["cifar10", "svhn", "synthetic"], QUICK)
-    add = parser.add_argument
-    runs = ["baseline", "no_stop_gradient", "no_predictor"]  # the original's
-    add("--runs", nargs="+", choices=list(RUNS), default=runs, help="to train; all that is finished in OUT is joined")
-    add("--repeats", type=utils.positive_int, default=1, help="number of seeds of each run, counted up from SEED")
-    add("--epochs", type=utils.positive_int, default=100, help="passes over the training images")
-    add("--batch-size", type=utils.two_or_more, default=1024, help="images per update")
+    flag = parser.flag
+    originals = ["baseline", "no_stop_gradient", "no_predictor"]
+    runs_help = "to train; all that is finished in OUT is joined"
+    parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=originals, help=runs_help)
+    flag("--repeats", positive_int, 1, "number of seeds of each run, counted up from SEED")
+    flag("--epochs", positive_int, 100, "passes over the training images")
+    flag("--batch-size", two_or_more, 1024, "images per update")
     lr_help = "learning rate of SGD per 256 images of a batch, with cosine decay but for the predictor"
-    add("--lr", type=utils.positive_float, default=0.03, help=lr_help)
-    add("--dim", type=utils.two_or_more, default=2048, help="width d of the projector's output")
-    add("--pred-dim", type=utils.positive_int, default=512, help="hidden width of the predictor")
-    add("--knn-k", type=utils.positive_int, default=200, help="neighbours of the kNN classifier")
-    add("--knn-temperature", type=utils.positive_float, default=0.1, help="of its votes")
-    add("--train-images", type=utils.natural, default=0, help="size of a random subset to train on; 0 is all")
-    add("--test-images", type=utils.natural, default=0, help="test images used, from the first; 0 is all")
+    flag("--lr", positive_float, 0.03, lr_help)
+    flag("--dim", two_or_more, 2048, "width d of the projector's output")
+    flag("--pred-dim", positive_int, 512, "hidden width of the predictor")
+    flag("--knn-k", positive_int, 200, "neighbours of the kNN classifier")
+    flag("--knn-temperature", positive_float, 0.1, "of its votes")
+    flag("--train-images", natural, 0, "size of a random subset to train on; 0 is all")
+    flag("--test-images", natural, 0, "test images used, from the first; 0 is all")
     precision_help = "of the network in training (default: bfloat16 on cuda, else float32)"
-    add("--precision", choices=["float32", "bfloat16"], help=precision_help)
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], help=precision_help)
     parser.set_defaults(momentum=0.9, weight_decay=5e-4)  # of SGD
     args = utils.parse_args(parser, argv, QUICK)
     args.runs = list(dict.fromkeys(args.runs))
@@ -190,12 +191,12 @@ def median_distance(z: Tensor) -> float:
     return float((1 - z @ z.T)[first, second].median())
 
 
-def load_images(args: argparse.Namespace) -> tuple[dict[str, Tensor], str]:
+def load_images(args: argparse.Namespace) -> dict:
     """Return what `utils.load_rgb` does, cut to --train-images random and the first --test-images images.
 
     The random images are the same for all seeds.
     """
-    data, source = utils.load_rgb(args)
+    data = utils.load_rgb(args)
     for split, num in (("train", args.train_images), ("test", args.test_images)):
         available = len(data[f"{split}_images"])
         if num > available or num == 1:
@@ -210,7 +211,7 @@ def load_images(args: argparse.Namespace) -> tuple[dict[str, Tensor], str]:
         data |= {"train_images": data["train_images"][chosen], "train_labels": data["train_labels"][chosen]}
     if args.test_images:
         data |= {key: data[key][: args.test_images] for key in ("test_images", "test_labels")}
-    return data, source
+    return data
 
 
 @torch.no_grad()
@@ -226,13 +227,13 @@ def embed(model: SimSiam, images: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(features), torch.cat(z)
 
 
-def test_accuracy(train: Tensor, test: Tensor, data: dict[str, Tensor], args: argparse.Namespace) -> float:
+def test_accuracy(train: Tensor, test: Tensor, data: dict, args: argparse.Namespace) -> float:
     """The kNN classifier's accuracy with these vectors of the training and test images."""
     return knn_accuracy(train, data["train_labels"], test, data["test_labels"], args.knn_k, args.knn_temperature)
 
 
 @torch.no_grad()
-def monitor(model: SimSiam, data: dict[str, Tensor], args: argparse.Namespace) -> dict[str, float]:
+def monitor(model: SimSiam, data: dict, args: argparse.Namespace) -> dict[str, float]:
     """kNN accuracy of projector and backbone, and how far the projector's outputs spread, on the test images.
 
     data: as from `load_images`.
@@ -250,21 +251,21 @@ def monitor(model: SimSiam, data: dict[str, Tensor], args: argparse.Namespace) -
     }
 
 
-def pixel_accuracy(data: dict[str, Tensor], args: argparse.Namespace) -> float:
+def pixel_accuracy(data: dict, args: argparse.Namespace) -> float:
     """The kNN classifier's accuracy on the normalised pixels: what needs no network."""
     train = normalise(data["train_images"] / 255).flatten(1)
     test = normalise(data["test_images"] / 255).flatten(1)
     return test_accuracy(train, test, data, args)
 
 
-def accuracy_float64(model: SimSiam, data: dict[str, Tensor], args: argparse.Namespace) -> float:
+def accuracy_float64(model: SimSiam, data: dict, args: argparse.Namespace) -> float:
     """The projector's kNN accuracy in float64; on the CPU for mps, which has none.
 
     It exceeds that of float32 where images differ by less than float32 resolves.
     """
     device = "cpu" if data["train_images"].is_mps else data["train_images"].device
     model = copy.deepcopy(model).to(device, torch.float64)
-    data = {key: tensor.to(device) for key, tensor in data.items()}
+    data = {key: tensor.to(device) for key, tensor in data.items() if key != "source"}
     _, train = embed(model, data["train_images"])
     _, test = embed(model, data["test_images"])
     return test_accuracy(train, test, data, args)
@@ -285,7 +286,7 @@ def training_config(run: str, seed: int, args: argparse.Namespace, source: str) 
     return {key: getattr(args, key) for key in keys} | {"run": run, "seed": seed, "source": source}
 
 
-def train(run: str, seed: int, data: dict[str, Tensor], args: argparse.Namespace, source: str) -> None:
+def train(run: str, seed: int, data: dict, args: argparse.Namespace) -> None:
     """Train one of RUNS, or go on from its checkpoint, where the history is kept.
 
     Entry 0 of each curve is the untrained network's (of loss and batch_std that of the first batch), the others are the
@@ -297,14 +298,10 @@ def train(run: str, seed: int, data: dict[str, Tensor], args: argparse.Namespace
     lr = args.lr * args.batch_size / 256
     optimizer = make_optimizer(model, lr, args.momentum, args.weight_decay)
     modules = {"model": model, "optimizer": optimizer}
-    path, config = utils.training_path(args, run, seed), training_config(run, seed, args, source)
+    path, config = runs.training_path(args, run, seed), training_config(run, seed, args, data["source"])
     history = {key: [] for key in (*CURVES, "seconds")}
-    if path.exists():
-        history = utils.load_checkpoint(path, config, modules)
-    done, name = len(history["seconds"]), f"{run} seed {seed}"
-    utils.announce(path, done, args.epochs, "epoch")
-    if done < args.epochs:
-        history["provenance"] = utils.provenance(args, history.get("provenance", {}))
+    history, done = runs.resume(path, config, modules, history, args)
+    name = f"{run} seed {seed}"
 
     def record(numbers: dict[str, float]) -> None:
         for key, value in numbers.items():
@@ -330,8 +327,6 @@ def train(run: str, seed: int, data: dict[str, Tensor], args: argparse.Namespace
             loss.backward()
             optimizer.step()
             steps.append(torch.stack([loss.detach(), output_std(z1)]))
-            if args.device.type == "cpu":  # where looking at a number does not hold up the device
-                utils.check_finite(steps[-1], f"the loss in epoch {epoch} of {name}")
         numbers = torch.stack(steps)
         utils.check_finite(numbers, f"the loss in epoch {epoch} of {name}")
         if epoch == 1:
@@ -341,90 +336,30 @@ def train(run: str, seed: int, data: dict[str, Tensor], args: argparse.Namespace
         record({"seconds": time.perf_counter() - start})
         if epoch == args.epochs:
             history["knn_accuracy_float64"] = accuracy_float64(model, data, args)
-        utils.save_checkpoint(path, config, modules, history)
+        runs.save_checkpoint(path, config, modules, history)
         text = ", ".join(f"{key} {history[key][-1]:.4g}" for key in CURVES)
         to_go = timedelta(seconds=round(history["seconds"][-1] * (args.epochs - epoch)))
         print(f"{name} epoch {epoch}/{args.epochs}: {text}, {to_go} to go in this run")
-
-
-def draw_curves(metrics: dict, out: Path) -> None:
-    """Write every figure, from metrics.json alone."""
-    draw_runs(metrics, out / "runs.png")
-    draw_monitors(metrics, out / "monitors.png")
-
-
-def plot_seeds(axes, seeds: dict, key: str, color: str, label: str) -> None:
-    """A thin line for each seed of a run, from the untrained network on."""
-    for history in seeds.values():
-        (line,) = axes.plot(history[key], color=color, linewidth=0.8, clip_on=False)
-    line.set_label(label)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-
-
-def draw_runs(metrics: dict, path: Path) -> None:
-    """The original's panels: accuracy and loss, a row for each run, on one scale."""
-    runs, pixels = metrics["history"], metrics["results"]["knn_accuracy_pixels"]
-    histories = [history for seeds in runs.values() for history in seeds.values()]
-    highest_accuracy = max(max(*h["knn_accuracy"], *h["knn_accuracy_backbone"], pixels) for h in histories)
-    highest_loss = max(max(history["loss"]) for history in histories)
-    figure, rows = utils.subplots(len(runs), 2, height=2.6)
-    for (accuracy, loss), (run, seeds) in zip(rows, runs.items(), strict=True):
-        plot_seeds(accuracy, seeds, "knn_accuracy_backbone", "darkgrey", "backbone's features")
-        plot_seeds(accuracy, seeds, "knn_accuracy", "C0", "projector's output, a line for each seed")
-        accuracy.axhline(0.1, color="grey", linestyle="--", linewidth=0.8, label="chance (left), least loss (right)")
-        accuracy.axhline(pixels, color="C2", linestyle="-.", label="kNN on raw pixels")
-        if run == "baseline" and not words.objection(metrics):
-            accuracy.axhline(0.6, color="C3", linestyle=":", label="the original's 0.60")
-        accuracy.set(title=words.LABELS[run], ylabel="kNN accuracy", ylim=(0, max(0.65, 1.05 * highest_accuracy)))
-        plot_seeds(loss, seeds, "loss", "C4", "loss, a line for each seed")
-        loss.axhline(-1, color="grey", linestyle="--", linewidth=0.8)
-        loss.set(title=words.LABELS[run], ylabel="loss", ylim=(-1.02, highest_loss + 0.02))
-    for axes in rows[-1]:
-        axes.set_xlabel("epoch")
-    if metrics["config"]["quick"]:
-        figure.suptitle("A short run: nothing on collapse, which takes tens of epochs")
-    utils.save_figure(figure, path)
-
-
-def draw_monitors(metrics: dict, path: Path) -> None:
-    """How the outputs spread, a colour for each run."""
-    figure, ((batch_std, std), (rank, distance)) = utils.subplots(2, 2)
-    for number, run in enumerate(RUNS):
-        if run in metrics["history"]:
-            seeds, color, label = metrics["history"][run], f"C{number}", words.LABELS[run]
-            plot_seeds(batch_std, seeds, "batch_std", color, label)
-            plot_seeds(std, seeds, "output_std", color, label)
-            plot_seeds(rank, seeds, "effective_rank", color, label)
-            plot_seeds(distance, seeds, "median_distance", color, label)
-    batch_std.set(title="std x sqrt(d), training batches", ylim=(0, None))
-    std.set(title="std x sqrt(d), test images", ylim=(0, None))
-    rank.set(title="Effective rank, test images", ylim=(0, None))
-    distance.set(title="Median of 1 - cosine, test images", ylabel=f"linear below {words.EQUAL:g}")
-    distance.set_yscale("symlog", linthresh=words.EQUAL)
-    for axes in (batch_std, std, rank, distance):
-        axes.set_xlabel("epoch")
-    if metrics["config"]["quick"]:
-        figure.suptitle("A short run: nothing on collapse, which takes tens of epochs")
-    utils.save_figure(figure, path)
 
 
 def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
     print(f"device: {utils.describe(args.device)}")
     if args.figures_only:
-        return pages.publish(utils.read_metrics(args.out, "q3_simsiam"), args.out, words, draw_curves)
-    data, source = load_images(args)
+        return pages.publish(runs.read_metrics(args.out, "q3_simsiam"), args.out, words)
+    data = load_images(args)
+    source = data["source"]
     print(f"data: {source}")
     if args.download:
         return
     trainings = [(run, seed) for seed in range(args.seed, args.seed + args.repeats) for run in args.runs]
-    utils.open_out(args, "q3_simsiam", [utils.training_path(args, *training) for training in trainings])
+    runs.open_out(args, "q3_simsiam", [runs.training_path(args, *training) for training in trainings])
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = False  # the monitors need float32's digits
     for run, seed in trainings:
-        train(run, seed, data, args, source)
+        train(run, seed, data, args)
 
-    histories, made_by, seconds = utils.finished_trainings(args, training_config, list(RUNS), source)
+    histories, provenance, seconds = runs.finished_trainings(args, training_config, list(RUNS), source)
     results = {}
     for run, seeds in histories.items():
         results[run] = {}
@@ -436,8 +371,8 @@ def main(argv: list[str] | None = None) -> None:
     results["knn_accuracy_pixels"] = pixel_accuracy(data, args)
     results["test_images"] = len(data["test_images"])
     content = {"seconds": seconds, "history": histories, "results": results}
-    metrics = utils.save_metrics(args, "q3_simsiam", source, made_by, **content)
-    pages.publish(metrics, args.out, words, draw_curves)
+    metrics = runs.save_metrics(args, "q3_simsiam", source, provenance, **content)
+    pages.publish(metrics, args.out, words)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,14 @@
-"""What the three scripts share: command line, device, data, checkpoints, figures, and one trick for speed."""
+"""What the three scripts share: command line, device, data, figures, files, and two tricks for speed."""
 
 import argparse
 import errno
 import hashlib
 import io
-import json
 import math
 import os
 import platform
 import shlex
 import socket
-import subprocess
 import sys
 import tempfile
 import textwrap
@@ -28,7 +26,6 @@ import matplotlib
 import numpy as np
 import torch
 import torch.nn.functional as F
-import torchvision
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torchvision.datasets import CIFAR10, MNIST, SVHN, VisionDataset
@@ -44,6 +41,9 @@ class InputError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
+    def flag(self, name: str, kind: Callable, default: object, text: str, **more: object) -> None:
+        self.add_argument(name, type=kind, default=default, help=text, **more)
+
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (--help lists the flags)")
 
@@ -118,28 +118,13 @@ def command(script: str, flags: list[str]) -> str:
     return shlex.join(["python", script, *(flag for flag in flags if flag != "--restart")])
 
 
-def open_out(args: argparse.Namespace, script: str, checkpoints: list[Path]) -> None:
-    """Make the output folder; with --restart remove the `checkpoints` of what is to be trained anew.
-
-    InputError where it cannot be written to or holds the results of another script.
-    """
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=args.out).close()
-    except OSError as error:
-        raise InputError(f"cannot write to --out {args.out}: {error.strerror}") from error
-    check_owner(args.out, script)
-    if args.restart:
-        for path in checkpoints:
-            path.unlink(missing_ok=True)
-
-
 def run(main: Callable[[], None]) -> NoReturn:
     """Call `main` and exit: 0, 2 with one line for bad input, 130 with the command to run again after Ctrl-C."""
     script = Path(sys.argv[0]).name
     for stream in (sys.stdout, sys.stderr):
-        # what the terminal's encoding lacks becomes "?", and each line is in a log file at once
-        stream.reconfigure(errors="replace", line_buffering=True)
+        if hasattr(stream, "reconfigure"):  # which a notebook's lacks
+            # what the terminal's encoding lacks becomes "?", and each line is in a log file at once
+            stream.reconfigure(errors="replace", line_buffering=True)
     try:
         main()
         status, message = 0, None
@@ -227,48 +212,45 @@ def use_small_map_convolutions(network: nn.Module) -> None:
                 module.__class__ = SmallMapConv2d
 
 
-AMAT_URL = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/"
-AMAT_MD5 = {
-    "train": "db28b1a6ae0fe70cbd3da91acf46e477",
-    "valid": "bf37822a04e94123630de6a7dfd9c9ef",
-    "test": "14e41ae11040adba6ab8cb291eda0dd8",
-}
+def replayed(
+    iterate: Callable[[], Tensor], optimizers: list[torch.optim.Optimizer], device: torch.device
+) -> Iterator[Tensor]:
+    """Yield what `iterate` returns, again and again; on CUDA from the fourth time on by replaying its kernels at once.
 
-
-def load_data(name: str, data_dir: Path) -> dict:
-    """Load a data set into memory.
-
-    Returns the text `source` and uint8 arrays: `train_images`, `test_images` and perhaps `valid_images`, N x H x W or
-    N x H x W x 3, and `train_labels`, `test_labels` (not for the .amat files). Raises InputError for missing or damaged
-    files.
+    Launching them one by one takes three times their work. All that they read and change must lie on the device and
+    stay where it is, numbers of Python are those of the fourth call, and each time overwrites the last one's tensor.
     """
-    path = Path(data_dir, f"{name}.npz")
-    if path.exists():
-        return load_npz(path)
-    if name == "synthetic":
-        return synthetic_data(60_000, 10_000)
-    return load_amat(Path(data_dir)) if name == "binarized_mnist" else load_torchvision(name, Path(data_dir))
+    if device.type != "cuda":
+        while True:
+            yield iterate()
+    stream = torch.cuda.Stream(device)
+    for _ in range(3):  # a capture needs these, on its stream
+        stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(stream):
+            output = iterate()
+        torch.cuda.current_stream(device).wait_stream(stream)
+        yield output
+    graph, groups = torch.cuda.CUDAGraph(), [group for optimizer in optimizers for group in optimizer.param_groups]
+    for group in groups:
+        group["capturable"] = True  # else Adam refuses
+    with torch.cuda.graph(graph, stream=stream):
+        output = iterate()
+    for group in groups:  # a checkpoint is the same on every device
+        group["capturable"] = False
+    while True:
+        graph.replay()
+        yield output
 
 
-def load_rgb(args: argparse.Namespace) -> tuple[dict[str, Tensor], str]:
-    """Return the data set of `args` as colour images of 32 x 32 on the device, and its source.
+def check_finite(value: Tensor | float, what: str) -> None:
+    """Raise InputError if `value`, in words `what`, is not finite."""
+    if not torch.isfinite(torch.as_tensor(value)).all():
+        raise InputError(f"{what} is not finite; what was saved before is kept; try a lower --lr and another --out")
 
-    train_images, test_images: (N, 3, 32, 32) uint8, in the device's `memory_format`; grey images get three equal
-    channels, 28 x 28 a black border. train_labels, test_labels: (N,) int64. InputError for images of another size.
-    """
-    data = load_data(args.data, args.data_dir)
-    tensors = {}
-    for split in ("train", "test"):
-        images = torch.tensor(data[f"{split}_images"])
-        if len(images) < 4:
-            raise InputError(f"{data['source']}: at least four {split} images are needed")
-        if images.shape[1:3] not in ((28, 28), (32, 32)):
-            raise InputError(f"{data['source']}: images are {tuple(images.shape[1:])}; 32 x 32 or 28 x 28 is needed")
-        images = images.permute(0, 3, 1, 2) if images.dim() == 4 else images[:, None].expand(-1, 3, -1, -1)
-        images = F.pad(images, [(32 - images.shape[-1]) // 2] * 4).contiguous(memory_format=memory_format(args.device))
-        tensors[f"{split}_images"] = images.to(args.device)
-        tensors[f"{split}_labels"] = torch.tensor(data[f"{split}_labels"]).long().to(args.device)
-    return tensors, data["source"]
+
+def mean(values: Tensor) -> float:
+    """Mean in float64, on the CPU, as mps has no float64."""
+    return float(values.cpu().double().mean())
 
 
 @contextmanager
@@ -292,6 +274,67 @@ def check_zip(path: Path) -> None:
     with zipfile.ZipFile(path) as file:
         if file.testzip():
             raise ValueError
+
+
+def write(path: Path, content: bytes | memoryview | str) -> None:
+    """Write a file whole or not at all; InputError, with what was there kept, if it cannot be written."""
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")  # separate jobs may write the same file
+    try:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        for wait in (0.1, 0.5, 2.0):  # seconds in which a virus scanner may hold the target, on Windows
+            try:
+                part.replace(path)
+                return
+            except PermissionError:
+                time.sleep(wait)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
+
+
+AMAT_URL = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/"
+AMAT_MD5 = {
+    "train": "db28b1a6ae0fe70cbd3da91acf46e477",
+    "valid": "bf37822a04e94123630de6a7dfd9c9ef",
+    "test": "14e41ae11040adba6ab8cb291eda0dd8",
+}
+
+
+def load_data(name: str, data_dir: Path) -> dict:
+    """Load a data set into memory.
+
+    Returns the text `source` and uint8 arrays: `train_images`, `test_images` and perhaps `valid_images`, N x H x W or
+    N x H x W x 3, and `train_labels`, `test_labels` (not for the .amat files). Raises InputError for missing or damaged
+    files.
+    """
+    path = Path(data_dir, f"{name}.npz")
+    if path.exists():
+        return load_npz(path)
+    if name == "synthetic":
+        return synthetic_data(60_000, 10_000)
+    return load_amat(Path(data_dir)) if name == "binarized_mnist" else load_torchvision(name, Path(data_dir))
+
+
+def load_rgb(args: argparse.Namespace) -> dict:
+    """Return the data set of `args` as colour images of 32 x 32 on the device, with its `source`.
+
+    train_images, test_images: (N, 3, 32, 32) uint8, in the device's `memory_format`; grey images get three equal
+    channels, 28 x 28 a black border. train_labels, test_labels: (N,) int64. InputError for images of another size.
+    """
+    data = load_data(args.data, args.data_dir)
+    rgb = {"source": data["source"]}
+    for split in ("train", "test"):
+        images = torch.tensor(data[f"{split}_images"])
+        if len(images) < 4:
+            raise InputError(f"{data['source']}: at least four {split} images are needed")
+        if images.shape[1:3] not in ((28, 28), (32, 32)):
+            raise InputError(f"{data['source']}: images are {tuple(images.shape[1:])}; 32 x 32 or 28 x 28 is needed")
+        images = images.permute(0, 3, 1, 2) if images.dim() == 4 else images[:, None].expand(-1, 3, -1, -1)
+        images = F.pad(images, [(32 - images.shape[-1]) // 2] * 4).contiguous(memory_format=memory_format(args.device))
+        rgb[f"{split}_images"] = images.to(args.device)
+        rgb[f"{split}_labels"] = torch.tensor(data[f"{split}_labels"]).long().to(args.device)
+    return rgb
 
 
 def load_npz(path: Path) -> dict:
@@ -393,164 +436,6 @@ def _download(fetch: Callable[[str], object], name: str, folder: Path, instead: 
         socket.setdefaulttimeout(timeout)
 
 
-def write(path: Path, content: bytes | memoryview | str) -> None:
-    """Write a file whole or not at all; InputError, with what was there kept, if it cannot be written."""
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")  # separate jobs may write the same file
-    try:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
-        for wait in (0.1, 0.5, 2.0):  # seconds in which a virus scanner may hold the target, on Windows
-            try:
-                return part.replace(path)
-            except PermissionError:
-                time.sleep(wait)
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
-
-
-def save_checkpoint(path: Path, config: dict, modules: dict, history: dict) -> None:
-    """Write the states of `modules` (models, optimisers), the RNGs, `config` and `history`, atomically."""
-    rng = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_initialized():
-        rng["cuda"] = torch.cuda.get_rng_state_all()
-    if torch.backends.mps.is_available():
-        rng["mps"] = torch.mps.get_rng_state()
-    states = {name: module.state_dict() for name, module in modules.items()}
-    buffer = io.BytesIO()  # a full disk is an OSError for `write`, a RuntimeError like any other for torch.save
-    torch.save({"config": config, "history": history, "rng": rng, "states": states}, buffer)
-    write(path, buffer.getbuffer())
-
-
-def load_checkpoint(path: Path, config: dict, modules: dict) -> dict:
-    """Restore `modules` and the RNGs from what `save_checkpoint` wrote and return its history.
-
-    InputError if it cannot be read or does not fit `config`.
-    """
-    with reading(f"{path} cannot be read as a checkpoint; move it away to train this one anew"):
-        check_zip(path)
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        saved, rng, history = checkpoint["config"], checkpoint["rng"], checkpoint["history"]
-    for key, value in config.items():
-        if saved.get(key) != value:
-            flag = "data" if key == "source" else f"--{key.replace('_', '-')}"
-            raise InputError(
-                f"{path} was made with {flag} {saved.get(key)}, not {value}; give the same, or another --out"
-            )
-    with reading(f"{path} does not hold what it is needed for; move it away to train this one anew"):
-        for name, module in modules.items():
-            module.load_state_dict(checkpoint["states"][name])
-    torch.set_rng_state(rng["cpu"])
-    if torch.cuda.is_initialized() and "cuda" in rng:
-        torch.cuda.set_rng_state_all(rng["cuda"][: torch.cuda.device_count()])
-    if torch.backends.mps.is_available() and "mps" in rng:
-        torch.mps.set_rng_state(rng["mps"])
-    return history
-
-
-def announce(path: Path, done: int, total: int, unit: str) -> None:
-    """Say whether a training begins, goes on or is finished; InputError if it is past `total`, its --<unit>s."""
-    if done > total:
-        raise InputError(f"{path} is at {unit} {done} already; give --{unit}s {done} or more")
-    if done == total:
-        state = f"finished, {total} {unit}s"
-    elif done:
-        state = f"going on after {unit} {done} of {total}"
-    else:
-        state = f"training begins, {total} {unit}s"
-    print(f"{path.name}: {state}")
-
-
-def training_path(args: argparse.Namespace, name: str, seed: int) -> Path:
-    """Return the checkpoint of one of several trainings that share a folder."""
-    return args.out / f"checkpoint_{name}_seed{seed}.pt"
-
-
-def finished_trainings(args: argparse.Namespace, config_of: Callable, names: list[str], source: str) -> tuple:
-    """Gather all finished trainings of `names` in OUT that agree with `config_of(name, seed, args, source)`.
-
-    Returns their histories by name and seed, what `provenance` returned for them, and their time in seconds. Says which
-    are left out, and why.
-    """
-    histories, made_by, seconds = {}, {}, 0.0
-    for name in names:
-        for path in sorted(args.out.glob(f"checkpoint_{name}_seed*.pt")):
-            seed = path.stem.rpartition("seed")[2]
-            if not seed.isdecimal():  # somebody's copy
-                continue
-            try:
-                history = load_checkpoint(path, config_of(name, int(seed), args, source), {})
-                done = len(history["seconds"])
-                if done != args.epochs:
-                    raise InputError(f"{path} is at epoch {done} of {args.epochs}")
-            except InputError as error:
-                print(f"left out: {error}")
-                continue
-            histories.setdefault(name, {})[int(seed)] = history
-            made_by = merge(made_by, history.pop("provenance"))
-            seconds += sum(history["seconds"])
-    return {name: dict(sorted(seeds.items())) for name, seeds in histories.items()}, made_by, seconds
-
-
-def check_finite(value: Tensor | float, what: str) -> None:
-    """Raise InputError if `value`, in words `what`, is not finite."""
-    if not torch.isfinite(torch.as_tensor(value)).all():
-        raise InputError(f"{what} is not finite; what was saved before is kept; try a lower --lr and another --out")
-
-
-def provenance(args: argparse.Namespace, earlier: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Return command, commit ("+" if the code has changes; none outside git) and device, after those `earlier`."""
-    folder = Path(__file__).resolve().parent
-    git = ["git", f"--git-dir={folder / '.git'}", f"--work-tree={folder}", "describe", "--always", "--exclude=*"]
-    try:
-        commit = subprocess.run([*git, "--dirty=+"], capture_output=True, text=True, check=False).stdout.split()
-    except OSError:  # there is no git
-        commit = []
-    return merge(earlier, {"command": [args.command], "commit": commit, "device": [describe(args.device)]})
-
-
-def merge(first: dict[str, list[str]], second: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Join what `provenance` returned for two trainings, each entry once."""
-    return {key: list(dict.fromkeys([*first.get(key, []), *second.get(key, [])])) for key in first | second}
-
-
-def mean(values: Tensor) -> float:
-    """Mean in float64, on the CPU, as mps has no float64."""
-    return float(values.cpu().double().mean())
-
-
-def save_metrics(args: argparse.Namespace, script: str, source: str, made_by: dict, **content: object) -> dict:
-    """Write OUT/metrics.json: who made it, from which data and flags, and `content` (seconds, history, results).
-
-    Returns what a reader of the file gets. Raises ValueError for numbers that are not finite, which JSON does not have.
-    """
-    # where and how it ran; the device has an entry of its own
-    elsewhere = {"device", "data_dir", "out", "restart", "figures_only", "download", "command"}
-    config = {key: value for key, value in vars(args).items() if key not in elsewhere}
-    versions = {module.__name__: module.__version__ for module in (np, matplotlib, torch, torchvision)}
-    versions["python"] = platform.python_version()
-    metrics = {"script": script} | {key: "; ".join(entries) for key, entries in made_by.items() if entries}
-    metrics |= {"data": source, "versions": versions, "config": config, **content}
-    text = json.dumps(metrics, indent=1, allow_nan=False) + "\n"
-    write(args.out / "metrics.json", text)
-    return json.loads(text)
-
-
-def check_owner(out: Path, script: str) -> None:
-    """Raise InputError where a folder holds the results of another script."""
-    with suppress(OSError, ValueError, TypeError, KeyError):  # there is none, or it is damaged
-        if (other := json.loads((out / "metrics.json").read_text(encoding="utf-8"))["script"]) != script:
-            raise InputError(f"{out} holds the results of {other}; give another --out")
-
-
-def read_metrics(out: Path, script: str) -> dict:
-    """Return what `save_metrics` wrote; InputError where there is none of this script, or a damaged one."""
-    check_owner(out, script)
-    with reading(f"{out} holds no intact metrics.json to draw from; the same command without --figures-only makes it"):
-        metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-        return {key: metrics[key] for key in ("config", "history", "results")} | metrics  # KeyError without one
-
-
 def subplots(rows: int, columns: int, width: float = 4.2, height: float = 3.7) -> tuple[Figure, np.ndarray]:
     """Return a figure and its axes (rows, columns), each of `width` times `height` inches, for curves."""
     figure = Figure(figsize=(max(6, width * columns), height * rows), layout="constrained")
@@ -570,3 +455,28 @@ def save_figure(figure: Figure, path: Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", pil_kwargs={"optimize": True})
     write(path, buffer.getbuffer())
+
+
+def draw_strips(rows: dict, labels: list, title: str, path: Path, digits: list[list[int]] | None = None) -> None:
+    """Write rows of images, tensors (N, 3, 32, 32) in [-1, 1], their names on the left, `labels` above the columns.
+
+    digits: a row for each row of images, written under the images, "?" where they are negative.
+    """
+    height = 34 if digits is None else 52  # pixels of a cell: a border of 2, the image, and room for a digit
+    images = np.concatenate([row.cpu() for row in rows.values()]).clip(-1, 1) / 2 + 0.5
+    cells = np.pad(images, [(0, 0), (0, 0), (2, height - 34), (2, 0)], constant_values=1)
+    cells = cells.reshape(len(rows), len(labels), 3, height, 34).transpose(0, 3, 1, 4, 2)
+    canvas = np.pad(cells.reshape(height * len(rows), -1, 3), [(0, 2), (0, 2), (0, 0)], constant_values=1)
+    figure, ((axes,),) = subplots(1, 1, 0.42 * len(labels) + 1.5, 0.0132 * height * len(rows) + 0.8)
+    axes.grid(False)
+    axes.imshow(canvas, interpolation="nearest")
+    for row, numbers in enumerate(digits or []):
+        for column, digit in enumerate(numbers):
+            text = "?" if digit < 0 else str(digit)
+            axes.text(34 * column + 18, height * row + 40, text, size=8, ha="center", va="center")
+    axes.tick_params(length=0, labelsize=8, labeltop=True, labelbottom=False)
+    axes.spines[:].set_visible(False)
+    axes.set_xticks([34 * i + 18 for i in range(len(labels))], labels)
+    axes.set_yticks([height * i + 18 for i in range(len(rows))], list(rows))
+    axes.set_title(title, fontsize=10)
+    save_figure(figure, path)

@@ -130,6 +130,11 @@ def normalise(images: Tensor) -> Tensor:
     return torch.stack(channels, 1).contiguous(memory_format=layout(images))
 
 
+def scale(images: Tensor) -> Tensor:
+    """Map uint8 to floats in [-1, 1]."""
+    return images.float() / 127.5 - 1
+
+
 def distort(images: Tensor, rotation: float, scale: float, shift: float, contrast: float, inversion: float) -> Tensor:
     """A random view of each of the images (N, 3, 32, 32) in [-1, 1].
 

@@ -1,9 +1,12 @@
-"""The words of problem 2: the original's claims as data, and what fills the page from a metrics.json."""
+"""Problem 2 from its metrics.json: the original's claims as data, what fills the page, the curves."""
 
-from itertools import pairwise
-from operator import sub
+import math
+from pathlib import Path
 from statistics import fmean
 
+import numpy as np
+
+import utils
 from results import pages
 from results.pages import Claim, make_table, mean_error
 
@@ -59,8 +62,8 @@ def quantities(metrics: dict) -> dict[str, list[float]]:
         numbers[THREE] = [three_most_frequent(digits) - real for digits in snapshots[20_000]["digits"]]
     if 20_000 in snapshots and 50_000 in snapshots:
         for name, key in (("S", "sure"), ("coverage", "coverage")):
-            difference = [*map(sub, snapshots[50_000][key], snapshots[20_000][key])]
-            numbers[f"{name} at 50,000 minus at 20,000"] = difference
+            pairs = zip(snapshots[50_000][key], snapshots[20_000][key], strict=True)
+            numbers[f"{name} at 50,000 minus at 20,000"] = [late - early for late, early in pairs]
     if all(results["perturbation"]["starts"]):
         numbers[REACHED] = results["perturbation"]["named"]
     numbers[STEPS] = results["interpolation"]["progressive"]
@@ -86,9 +89,12 @@ def objection(metrics: dict) -> str:
 
 def changes(digits: list[int]) -> str:
     """Return what is read along a row; digits are those at ε = 0, 1, 2, …, -1 where the classifier is not sure."""
-    sure = [(epsilon, digit) for epsilon, digit in enumerate(digits) if digit >= 0]
-    steps = [f"{after} at ε = {epsilon}" for (_, before), (epsilon, after) in pairwise(sure) if before != after]
-    return ", ".join([str(sure[0][1]), *steps]) if sure else "-"
+    steps, last = [], -1
+    for epsilon, digit in enumerate(digits):
+        if digit not in (last, -1):
+            steps.append(f"{digit} at ε = {epsilon}" if steps else str(digit))
+            last = digit
+    return ", ".join(steps) or "-"
 
 
 def places(metrics: dict) -> dict:
@@ -133,3 +139,65 @@ def places(metrics: dict) -> dict:
         "epsilons": ", ".join(map(str, config["epsilons"])),
         "progressive": mean_error(results["interpolation"]["progressive"]),
     }
+
+
+def draw_curves(metrics: dict, out: Path) -> None:
+    """Write the figures that need metrics.json alone: training, quality of the snapshots, interpolation."""
+    draw_training(metrics, out / "training.png")
+    draw_quality(metrics, out / "quality.png")
+    draw_paths(metrics, out / "interpolation_curves.png")
+
+
+def draw_training(metrics: dict, path: Path) -> None:
+    training = metrics["history"]["training"]
+    every = metrics["config"].get("record_every", 10)  # which it was before runs noted it
+    figure, ((distance, penalty),) = utils.subplots(1, 2)
+    iterations = range(every, every * len(training["distance"]) + 1, every)
+    marker = "." if len(iterations) < 20 else None
+    distance.plot(iterations, training["distance"], linewidth=1, marker=marker)
+    distance.set_title("Critic's estimate of the distance")
+    penalty.plot(iterations, training["penalty"], linewidth=1, marker=marker)
+    penalty.set_title("Lipschitz penalty")
+    for axes in (distance, penalty):
+        axes.set_yscale("symlog", linthresh=0.001, subs=[2, 5])  # logarithmic, but an estimate may be negative
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
+        axes.locator_params(axis="x", nbins=6)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.set(xlabel="generator iteration", ylabel=f"mean of {every} iterations (linear below 0.001)")
+    utils.save_figure(figure, path)
+
+
+def draw_quality(metrics: dict, path: Path) -> None:
+    results = metrics["results"]
+    iterations, snapshots = results["snapshots"], list(results["per_snapshot"].values())
+    figure, ((sure, coverage, frechet),) = utils.subplots(1, 3)
+    style = {"color": "C0", "marker": ".", "linewidth": 0.8, "clip_on": False}
+    sure.plot(iterations, [s["sure"] for s in snapshots], **style)
+    sure.axhline(results["classifier"]["sure"], color="black", linestyle=":", label="real images")
+    sure.set(title="S: sure of a digit", ylabel="share of the samples", ylim=(0, 1.05))
+    lines = coverage.plot(iterations, [s["coverage"] for s in snapshots], **style)
+    lines[0].set_label("samples, a line for each set of noise")
+    coverage.axhline(np.mean(results["training"]["coverage"]), color="black", linestyle=":")
+    coverage.set(title="Coverage", ylabel="share of the held-out images", ylim=(0, 1.05))
+    frechet.plot(iterations, [s["frechet"] for s in snapshots], **style)
+    frechet.axhline(np.mean(results["training"]["frechet"]), color="black", linestyle=":")
+    frechet.set(title="Fréchet distance, not FID", ylabel="distance (logarithmic)", yscale="log")
+    for axes in (sure, coverage, frechet):
+        axes.set_xscale("symlog", linthresh=100, subs=range(2, 10))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.set(xlabel="generator iteration (linear below 100)", xlim=(0, iterations[-1]))
+    utils.save_figure(figure, path)
+
+
+def draw_paths(metrics: dict, path: Path) -> None:
+    interpolation = metrics["results"]["interpolation"]
+    figure, ((axes,),) = utils.subplots(1, 1)
+    for color, name in (("C0", "latent"), ("C1", "pixel")):
+        curves = np.array(interpolation["sure"][name])  # a row for each set of noise
+        error = curves.std(0, ddof=1) / math.sqrt(len(curves))
+        axes.errorbar(metrics["config"]["alphas"], curves.mean(0), error, color=color, label=f"{name} interpolation")
+    axes.set(
+        title="S along the paths, ± one standard error", xlabel="α", ylabel="share with a sure digit", ylim=(0, None)
+    )
+    utils.save_figure(figure, path)

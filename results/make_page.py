@@ -2,6 +2,7 @@
 
 import json
 
+import utils
 from results import gan, simsiam, vae
 from results.pages import FOLDER, fill, make_table, places_of, report, verdicts
 
@@ -33,5 +34,5 @@ def page() -> str:
 
 if __name__ == "__main__":
     for name, metrics in reference_metrics().items():
-        (REFERENCE / name / "report.md").write_text(report(WORDS[name], metrics), encoding="utf-8")
-    (FOLDER / "README.md").write_text(page(), encoding="utf-8")
+        utils.write(REFERENCE / name / "report.md", report(WORDS[name], metrics))
+    utils.write(FOLDER / "README.md", page())

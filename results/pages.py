@@ -1,13 +1,14 @@
-"""What the pages of the three problems share: verdicts, tables, templates. No torch is needed."""
+"""What the pages of the three problems share: verdicts, tables, templates."""
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean, stdev
 from types import ModuleType
 from typing import NamedTuple
 
 from scipy.stats import t
+
+import utils
 
 FOLDER = Path(__file__).parent
 
@@ -159,10 +160,10 @@ def report(words: ModuleType, metrics: dict) -> str:
     return fill(words.TEMPLATE, places | {"objection": words.objection(metrics)} | places_of(words, metrics))
 
 
-def publish(metrics: dict, out: Path, words: ModuleType, draw_curves: Callable[[dict, Path], None]) -> None:
+def publish(metrics: dict, out: Path, words: ModuleType) -> None:
     """Draw the figures that need the metrics alone, write report.md and end with the closing table."""
-    draw_curves(metrics, out)
-    (out / "report.md").write_text(report(words, metrics), encoding="utf-8")
+    words.draw_curves(metrics, out)
+    utils.write(out / "report.md", report(words, metrics))
     print(make_table(verdicts(words, metrics)))
     if objection := words.objection(metrics):
         print(objection)

@@ -1,10 +1,12 @@
-"""The words of problem 3: the original's claims as data, and what fills the page from a metrics.json."""
+"""Problem 3 from its metrics.json: the original's claims as data, what fills the page, the curves."""
 
 import math
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from statistics import fmean
 
+import utils
 from results import pages
 from results.pages import Claim, make_table
 
@@ -112,3 +114,64 @@ def places(metrics: dict) -> dict:
         "interval": CLAIMS[0].limit,
         "low": LOW,
     }
+
+
+def draw_curves(metrics: dict, out: Path) -> None:
+    """Write every figure, from metrics.json alone."""
+    draw_runs(metrics, out / "runs.png")
+    draw_monitors(metrics, out / "monitors.png")
+
+
+def plot_seeds(axes, seeds: dict, key: str, color: str, label: str) -> None:
+    """A thin line for each seed of a run, from the untrained network on."""
+    for history in seeds.values():
+        (line,) = axes.plot(history[key], color=color, linewidth=0.8, clip_on=False)
+    line.set_label(label)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def draw_runs(metrics: dict, path: Path) -> None:
+    """The original's panels: accuracy and loss, a row for each run, on one scale."""
+    runs, pixels = metrics["history"], metrics["results"]["knn_accuracy_pixels"]
+    histories = [history for seeds in runs.values() for history in seeds.values()]
+    highest_accuracy = max(max(*h["knn_accuracy"], *h["knn_accuracy_backbone"], pixels) for h in histories)
+    highest_loss = max(max(history["loss"]) for history in histories)
+    figure, rows = utils.subplots(len(runs), 2, height=2.6)
+    for (accuracy, loss), (run, seeds) in zip(rows, runs.items(), strict=True):
+        plot_seeds(accuracy, seeds, "knn_accuracy_backbone", "darkgrey", "backbone's features")
+        plot_seeds(accuracy, seeds, "knn_accuracy", "C0", "projector's output, a line for each seed")
+        accuracy.axhline(0.1, color="grey", linestyle="--", linewidth=0.8, label="chance (left), least loss (right)")
+        accuracy.axhline(pixels, color="C2", linestyle="-.", label="kNN on raw pixels")
+        if run == "baseline" and not objection(metrics):
+            accuracy.axhline(0.6, color="C3", linestyle=":", label="the original's 0.60")
+        accuracy.set(title=LABELS[run], ylabel="kNN accuracy", ylim=(0, max(0.65, 1.05 * highest_accuracy)))
+        plot_seeds(loss, seeds, "loss", "C4", "loss, a line for each seed")
+        loss.axhline(-1, color="grey", linestyle="--", linewidth=0.8)
+        loss.set(title=LABELS[run], ylabel="loss", ylim=(-1.02, highest_loss + 0.02))
+    for axes in rows[-1]:
+        axes.set_xlabel("epoch")
+    if metrics["config"]["quick"]:
+        figure.suptitle("A short run: nothing on collapse, which takes tens of epochs")
+    utils.save_figure(figure, path)
+
+
+def draw_monitors(metrics: dict, path: Path) -> None:
+    """How the outputs spread, a colour for each run."""
+    figure, ((batch_std, std), (rank, distance)) = utils.subplots(2, 2)
+    for number, run in enumerate(LABELS):
+        if run in metrics["history"]:
+            seeds, color, label = metrics["history"][run], f"C{number}", LABELS[run]
+            plot_seeds(batch_std, seeds, "batch_std", color, label)
+            plot_seeds(std, seeds, "output_std", color, label)
+            plot_seeds(rank, seeds, "effective_rank", color, label)
+            plot_seeds(distance, seeds, "median_distance", color, label)
+    batch_std.set(title="std x sqrt(d), training batches", ylim=(0, None))
+    std.set(title="std x sqrt(d), test images", ylim=(0, None))
+    rank.set(title="Effective rank, test images", ylim=(0, None))
+    distance.set(title="Median of 1 - cosine, test images", ylabel=f"linear below {EQUAL:g}")
+    distance.set_yscale("symlog", linthresh=EQUAL)
+    for axes in (batch_std, std, rank, distance):
+        axes.set_xlabel("epoch")
+    if metrics["config"]["quick"]:
+        figure.suptitle("A short run: nothing on collapse, which takes tens of epochs")
+    utils.save_figure(figure, path)

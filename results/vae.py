@@ -1,9 +1,13 @@
-"""The words of problem 1: the original's claims as data, and what fills the page from a metrics.json."""
+"""Problem 1 from its metrics.json: the original's claims as data, what fills the page, the curves."""
 
+import math
 from functools import partial
-from math import inf
+from pathlib import Path
 from statistics import fmean, stdev
 
+import numpy as np
+
+import utils
 from results import pages
 from results.pages import Claim, make_table, mean_error
 
@@ -14,11 +18,11 @@ RECIPE |= {"importance_samples": 200, "test_images": 10_000}
 ORIGINAL = {"elbo_analytic": -101.2571, "elbo_mc": -101.2971, "log_likelihood": -95.3737}
 GAP = "validation ELBO, analytic minus Monte Carlo KL"
 CLAIMS = [
-    Claim("1.6", "-101.2571 nats", "validation ELBO, analytic KL", "predicts", (-101.2571, -101.2571, inf)),
-    Claim("1.6", "-101.2971 nats", "validation ELBO, Monte Carlo KL", "predicts", (-101.2971, -101.2971, inf)),
+    Claim("1.6", "-101.2571 nats", "validation ELBO, analytic KL", "predicts", (-101.2571, -101.2571, math.inf)),
+    Claim("1.6", "-101.2971 nats", "validation ELBO, Monte Carlo KL", "predicts", (-101.2971, -101.2971, math.inf)),
     Claim("1.6", "the two are close", GAP, "within", 1),
-    Claim("1.7", "-95.3737 nats", "test log p(x), analytic KL", "predicts", (-95.3737, -95.3737, inf)),
-    Claim("1.7", "-95.3737 nats", "test log p(x), Monte Carlo KL", "predicts", (-95.3737, -95.3737, inf)),
+    Claim("1.7", "-95.3737 nats", "test log p(x), analytic KL", "predicts", (-95.3737, -95.3737, math.inf)),
+    Claim("1.7", "-95.3737 nats", "test log p(x), Monte Carlo KL", "predicts", (-95.3737, -95.3737, math.inf)),
 ]
 FLOOR = -102  # nats of validation ELBO that every training should exceed
 LABELS = {"analytic": "analytic KL", "mc": "Monte Carlo KL"}
@@ -84,3 +88,53 @@ def places(metrics: dict) -> dict:
         "last_k": f"{curves['samples'][-1]:,}",
         "rise": f"{fmean(row[-1] - row[-2] for row in curve[1:]):.2f}",
     }
+
+
+def draw_curves(metrics: dict, out: Path) -> None:
+    """Write the figures that need metrics.json alone: validation ELBO against epochs, log p(x) against samples."""
+    draw_elbo(metrics, out / "elbo.png")
+    draw_log_likelihood(metrics, out / "log_likelihood.png")
+
+
+def plot_band(axes, x: list, curves: list[list[float]], color: str, label: str) -> None:
+    """The mean of curves, one for each seed, in a band of one standard deviation on either side."""
+    mean = np.mean(curves, 0)
+    std = np.std(curves, 0, ddof=1) if len(curves) > 1 else 0
+    axes.plot(x, mean, color=color, marker="." if len(x) < 30 else None, label=label)
+    axes.fill_between(x, mean - std, mean + std, color=color, alpha=0.2, linewidth=0)
+
+
+def draw_elbo(metrics: dict, path: Path) -> None:
+    results, history = metrics["results"], metrics["history"]
+    seeds, comparable = list(results["seeds"]), not objection(metrics)
+    figure, ((whole, late),) = utils.subplots(1, 2)
+    for color, (name, label) in zip(("C0", "C1"), LABELS.items(), strict=True):
+        curves = [history[f"{name}_seed{seed}"]["elbo"] for seed in seeds]
+        epochs = list(range(1, len(curves[0]) + 1))
+        half = len(epochs) // 2
+        plot_band(whole, epochs, curves, color, label)
+        plot_band(late, epochs[half:], [curve[half:] for curve in curves], color, label)
+        if comparable:
+            late.axhline(ORIGINAL[f"elbo_{name}"], color=color, linestyle=":", label=f"original, {label}")
+    over = f"mean of {len(seeds)} seeds, band: 1 SD" if len(seeds) > 1 else "one seed"
+    whole.set(title=f"Validation ELBO, {over}", xlabel="epoch", ylabel="nats per image")
+    late.set(title=f"Epochs {half + 1} to {len(epochs)}", xlabel="epoch")
+    for axes in (whole, late):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    utils.save_figure(figure, path)
+
+
+def draw_log_likelihood(metrics: dict, path: Path) -> None:
+    results, curves = metrics["results"], metrics["results"]["curves"]
+    num, seeds = math.ceil(results["test_images"] / 10), len(results["seeds"])
+    figure, ((axes,),) = utils.subplots(1, 1)
+    for color, (name, label) in zip(("C0", "C1"), LABELS.items(), strict=True):
+        plot_band(axes, curves["samples"], curves["estimates"][name], color, label)
+        axes.axhline(np.mean(curves["elbo"][name]), color=color, linestyle="--", label=f"ELBO, {label}")
+    axes.axvline(metrics["config"]["importance_samples"], color="grey", linewidth=0.8, label="K of the result")
+    over = f"mean and SD of {seeds} seeds" if seeds > 1 else "one seed"
+    axes.set(title=f"Log-likelihood of {num:,} test images, {over}")
+    axes.set(xlabel="importance samples K (logarithmic)", ylabel="estimate of log p(x) (nats)", xscale="log")
+    axes.set_xticks(curves["samples"], curves["samples"])
+    axes.minorticks_off()
+    utils.save_figure(figure, path)

@@ -55,11 +55,13 @@ def finished(request, run_of):
 
 
 @pytest.fixture
-def copied(run_of, tmp_path):
+def copied(run_of, tmp_path, monkeypatch):
     """copied(script) is the tiny run of a script in a copy of its folder, which its flags name."""
 
     def copy(script):
         run, out = run_of(script), tmp_path / "out"
+        for name, value in helpers.CHANGES[script].items():
+            monkeypatch.setattr(run.module, name, value)
         shutil.copytree(run.out, out)
         return run._replace(out=out, flags=[*run.flags, "--out", str(out)])
 

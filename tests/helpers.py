@@ -17,6 +17,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import utils
+from results import runs
 
 ROOT = Path(__file__).parent.parent
 
@@ -54,6 +55,17 @@ def arrays(**changes):
     data |= {"test_images": np.zeros((3, 28, 28), np.uint8), "test_labels": np.zeros(3, np.uint8)}
     data |= {"source": np.array("made for a test")}
     return {key: value for key, value in (data | changes).items() if value is not None}
+
+
+def write_mnist(folder, num=6):
+    """Write idx files of `num` + `num` images in torchvision's layout and return the training images."""
+    folder.mkdir(parents=True)
+    images = np.random.default_rng(0).integers(0, 256, (num, 28, 28), np.uint8)
+    for prefix in ("train", "t10k"):
+        for kind, array in (("images-idx3", images), ("labels-idx1", np.arange(num, dtype=np.uint8))):
+            header = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+            (folder / f"{prefix}-{kind}-ubyte").write_bytes(header + array.tobytes())
+    return images
 
 
 def digest(folder):
@@ -125,7 +137,7 @@ def set_trap(moment, steps):
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs with it ignored
     register_optimizer_step_pre_hook(step)
     if place.isidentifier():
-        setattr(Path if place == "replace" else utils, place, stop)
+        setattr(Path if place == "replace" else runs, place, stop)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from torch.distributions import MultivariateNormal, Normal
 
 import q1_vae
 import utils
+from results import runs
 from results import vae as words
 from tests import oracles
 from tests.helpers import arrays, read_metrics
@@ -233,12 +234,12 @@ def test_grey_images_are_binarised_with_their_intensity_and_the_last_sixth_valid
     grey = np.full((60, 28, 28), 51, np.uint8)  # 51 / 255 = 0.2
     grey[50:] = 255
     changes = {"train_images": grey, "train_labels": np.zeros(60, np.uint8)}
-    images, source = load_images(tmp_path, **changes)
-    assert source == "made for a test, each pixel binarised once with a fixed seed"
+    images = load_images(tmp_path, **changes)
+    assert images["source"] == "made for a test, each pixel binarised once with a fixed seed"
     assert images["train"].shape == (50, 784) and images["train"].unique().tolist() == [0, 1]
     assert images["train"].float().mean().item() == pytest.approx(0.2, abs=0.01)  # 5 standard errors
     assert images["valid"].shape == (10, 784) and images["valid"].min() == 1
-    assert torch.equal(images["train"], load_images(tmp_path, **changes)[0]["train"])
+    assert torch.equal(images["train"], load_images(tmp_path, **changes)["train"])
 
 
 def test_test_images_are_evenly_spaced():
@@ -252,14 +253,14 @@ def one_batch(tmp_path):
     """Arguments of two updates on one batch of noise, and that data set."""
     args = q1_vae.get_args(["--out", str(tmp_path), "--device", "cpu", "--epochs", "2", "--latent-size", "5"])
     images = (torch.rand(40, 784) < 0.3).byte()
-    return args, {"train": images, "valid": images}
+    return args, {"train": images, "valid": images, "source": "noise"}
 
 
 def test_one_step_of_training_is_adam_on_the_negative_elbo(one_batch):
     args, data = one_batch
-    q1_vae.train("mc", 3, data, args, "noise")
+    q1_vae.train("mc", 3, data, args)
     trained = q1_vae.load_vae("mc", 3, args, "noise")
-    history = utils.load_checkpoint(args.out / "checkpoint_mc_seed3.pt", {}, {})
+    history = runs.load_checkpoint(args.out / "checkpoint_mc_seed3.pt", {}, {})
 
     torch.manual_seed(3)
     vae = q1_vae.VAE(5)
@@ -275,7 +276,18 @@ def test_one_step_of_training_is_adam_on_the_negative_elbo(one_batch):
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_loss_that_is_not_finite_stops_at_once_and_keeps_the_last_checkpoint(one_batch, monkeypatch):
+def test_samples_of_the_kl_are_a_matter_of_the_monte_carlo_training_alone(one_batch):
+    args, data = one_batch
+    for name in words.LABELS:
+        q1_vae.train(name, 0, data, args)
+    args.kl_samples = 3
+    q1_vae.train("analytic", 0, data, args)
+    assert q1_vae.load_vae("analytic", 0, args, "noise")
+    with pytest.raises(utils.InputError, match="was made with --kl-samples 10, not 3"):
+        q1_vae.train("mc", 0, data, args)
+
+
+def test_loss_that_is_not_finite_stops_after_its_epoch_and_keeps_the_last_checkpoint(one_batch, monkeypatch):
     args, data = one_batch
     args.epochs = 5
     elbo, calls = q1_vae.elbo, []
@@ -286,9 +298,9 @@ def test_loss_that_is_not_finite_stops_at_once_and_keeps_the_last_checkpoint(one
         return value * math.nan if len(calls) > 4 else value  # 2 epochs of one update and one validation
 
     monkeypatch.setattr(q1_vae, "elbo", diverging)
-    with pytest.raises(utils.InputError, match="the loss in epoch 3 is not finite; what was saved before is kept"):
-        q1_vae.train("mc", 0, data, args, "noise")
-    assert len(calls) == 5
+    with pytest.raises(utils.InputError, match="the ELBO after epoch 3 is not finite; what was saved before is kept"):
+        q1_vae.train("mc", 0, data, args)
+    assert len(calls) == 6
     state = torch.load(args.out / "checkpoint_mc_seed0.pt", weights_only=True)
     assert len(state["history"]["elbo"]) == 2
     assert all(torch.isfinite(tensor).all() for tensor in state["states"]["vae"].values())
@@ -298,7 +310,7 @@ def test_validation_that_is_not_finite_is_not_saved(one_batch):
     args, data = one_batch
     args.lr = 1e30
     with pytest.raises(utils.InputError, match="the ELBO after epoch 1 is not finite"):
-        q1_vae.train("mc", 0, data, args, "noise")
+        q1_vae.train("mc", 0, data, args)
     assert not list(args.out.iterdir())
 
 
@@ -315,7 +327,8 @@ def test_evaluation_is_of_every_test_image_and_the_curve_of_every_tenth(monkeypa
     args = q1_vae.get_args(["--device", "cpu", "--importance-samples", "20"])
     args.curve_samples = [2, 10, 50]
     histories = {name: {3: {"elbo": [-2.0, -1.0]}} for name in words.LABELS} | {"mc": {2: {}, 3: {"elbo": [-7.0]}}}
-    results = q1_vae.evaluate(histories, {"train": numbers[100:], "test": numbers[:40]}, args, "numbers")
+    data = {"train": numbers[100:], "test": numbers[:40], "source": "numbers"}
+    results = q1_vae.evaluate(histories, data, args)
     assert list(results["seeds"]) == ["3"]  # that has both models
     for name, elbo in (("analytic", -1), ("mc", -7)):
         (estimates,) = results["curves"]["estimates"][name]
@@ -362,7 +375,7 @@ def test_seeds_differ_and_the_first_ones_numbers_stand_for_the_run(finished):
 
 def test_elbo_is_drawn_as_mean_and_band_over_seeds(finished, drawn, tmp_path):
     metrics = read_metrics(finished)
-    q1_vae.draw_curves(metrics, tmp_path)
+    words.draw_curves(metrics, tmp_path)
     whole, late = drawn["elbo"].axes
     for line, band, name in zip(whole.lines, whole.collections, words.LABELS, strict=True):
         curves = np.array([metrics["history"][f"{name}_seed{seed}"]["elbo"] for seed in "01"])
@@ -374,7 +387,7 @@ def test_elbo_is_drawn_as_mean_and_band_over_seeds(finished, drawn, tmp_path):
 
 def test_log_likelihood_is_drawn_against_k(finished, drawn, tmp_path):
     metrics = read_metrics(finished)
-    q1_vae.draw_curves(metrics, tmp_path)
+    words.draw_curves(metrics, tmp_path)
     (axes,), curves = drawn["log_likelihood"].axes, metrics["results"]["curves"]
     assert list(axes.lines[0].get_xdata()) == curves["samples"]
     assert axes.lines[0].get_ydata() == pytest.approx(np.mean(curves["estimates"]["analytic"], 0))

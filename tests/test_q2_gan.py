@@ -1,6 +1,7 @@
 """Problem 2: the losses against closed forms, the measures against hand computations, and the script end to end."""
 
 import argparse
+import json
 import math
 import re
 from statistics import fmean, stdev
@@ -13,8 +14,9 @@ from torch import nn
 
 import q2_gan
 import utils
-from data import classifier as reader
+from data.augmentation import distort
 from data.synthetic import synthetic_digits
+from results import gan, reader, runs
 from results.pages import mean_error
 from tests import oracles
 from tests.helpers import digest, read_metrics
@@ -119,7 +121,7 @@ def bright(tmp_path):
     flags = "--device cpu --iterations 60 --critic-updates 2 --width 4 --latent-size 4 --batch-size 16 --lr 0.005"
     args = q2_gan.get_args([*flags.split(), "--perturb-dims", "3", "--classifier-steps", "30", "--out", str(tmp_path)])
     images = torch.full((40, 3, 32, 32), 255, dtype=torch.uint8)
-    return args, {"train_images": images, "train_labels": torch.zeros(40).long()}
+    return args, {"train_images": images, "train_labels": torch.zeros(40).long(), "source": "white"}
 
 
 def test_training_is_the_loop_of_the_paper(bright, monkeypatch):
@@ -165,7 +167,7 @@ def test_replayed_iterations_are_the_written_ones(tmp_path, monkeypatch):
         return torch.load(args.out / "checkpoint.pt", weights_only=True)
 
     replayed = train("replayed")
-    monkeypatch.setattr(q2_gan, "Replay", lambda iterate, *_: iterate)
+    monkeypatch.setattr(utils, "replayed", lambda iterate, *_: iter(iterate, None))
     written = train("written")
     for key in ("distance", "penalty"):
         assert written["history"][key][0] > 0
@@ -179,7 +181,7 @@ def test_snapshots_and_classifier_treat_each_image_alone(bright):
     args, data = bright
     args.iterations, args.snapshots, args.classifier_steps = 2, [2], 2
     q2_gan.train(data, args, {})
-    classifier = q2_gan.train_classifier(data, args, "white")
+    classifier = reader.train_classifier(data, args)
     z, images = torch.randn(8, 4), torch.randn(8, 3, 32, 32)
     for network, x in ((q2_gan.load_snapshots(args, {})[0][2], z), (classifier, images)):
         torch.testing.assert_close(network(x[:1]), network(x)[:1])
@@ -192,8 +194,33 @@ def test_classifier_learns_its_labels_under_distortion(bright):
     data["train_images"][20:, :, :16] = 0
     data["train_labels"][:20] = 7
     args.classifier_steps = 60
-    classifier = q2_gan.train_classifier(data, args, "halves")
+    classifier = reader.train_classifier(data, args)
     assert torch.equal(classifier(q2_gan.scale(data["train_images"])).argmax(1), data["train_labels"])
+
+
+def test_classifier_is_trained_on_distorted_images_with_one_cycle_of_the_rate(bright):
+    """Written plainly, with a rate of 0.004 at the most and the views' settings in numbers."""
+    args, data = bright
+    args.classifier_steps = 6
+    data["train_images"] = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8)
+    data["train_labels"] = torch.arange(40) % 10
+    trained = reader.train_classifier(data, args)
+
+    torch.manual_seed(0)
+    classifier = reader.Classifier().to(memory_format=torch.channels_last)
+    adam = torch.optim.Adam(classifier.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(adam, 0.004, total_steps=6)
+    for _ in range(6):
+        batch = torch.randint(40, (128,))
+        views = distort(data["train_images"][batch] / 127.5 - 1, 15, 1.2, 3, 0.5, 0.5)
+        loss = nn.functional.cross_entropy(classifier(views), data["train_labels"][batch])
+        classifier.zero_grad()
+        loss.backward()
+        adam.step()
+        schedule.step()
+    images = q2_gan.scale(data["train_images"])
+    # without views or cycle they differ by 0.3, by rounding alone by less than 0.001
+    torch.testing.assert_close(trained(images), classifier.eval()(images), rtol=0, atol=0.02)
 
 
 class Threshold(nn.Module):
@@ -220,7 +247,7 @@ def test_snapshots_are_loaded_with_the_mean_statistics_of_noise(tmp_path):
     args.out, args.snapshots = tmp_path, [0]
     generator, critic = q2_gan.Generator(100, 8), q2_gan.Critic(8)
     networks = {"generator": generator, "critic": critic}
-    utils.save_checkpoint(q2_gan.snapshot_path(args, 0), {}, networks, {})
+    runs.save_checkpoint(q2_gan.snapshot_path(args, 0), {}, networks, {})
     generators, _, _ = q2_gan.load_snapshots(args, {})
     torch.manual_seed(0)
     z = torch.randn(20, 64, 100)
@@ -235,7 +262,7 @@ def test_snapshots_are_loaded_with_the_mean_statistics_of_noise(tmp_path):
 def test_features_have_unit_length_and_do_not_change_the_probabilities():
     torch.manual_seed(0)
     classifier, images = q2_gan.Classifier().eval(), torch.randn(3, 3, 32, 32)
-    features, probabilities = q2_gan.classify(classifier, images)
+    features, probabilities = reader.classify(classifier, images)
     torch.testing.assert_close(features.norm(dim=1), torch.ones(3))
     torch.testing.assert_close(probabilities, classifier(images).softmax(1))
 
@@ -256,7 +283,7 @@ def on_circle(degrees):
 
 
 def measured(degrees, real_degrees, k):
-    real = q2_gan.classify(Threshold(), on_circle(real_degrees))[0]
+    real = reader.classify(Threshold(), on_circle(real_degrees))[0]
     return reader.measure(on_circle(degrees), Threshold(), real, reader.neighbour_distances(real, k), 0.9)
 
 
@@ -274,8 +301,8 @@ def test_measure_counts_sure_digits_alone():
 
 def test_only_sure_digits_are_read():
     images = torch.stack([on_circle([0, 180, 80]), on_circle([100, 60, 0])])
-    assert q2_gan.read_digits(Threshold(), images, 0.9).tolist() == [[1, 0, -1], [-1, 1, 1]]
-    assert q2_gan.read_digits(Threshold(), images, 0.8).tolist() == [[1, 0, 1], [0, 1, 1]]
+    assert reader.read_digits(Threshold(), images, 0.9).tolist() == [[1, 0, -1], [-1, 1, 1]]
+    assert reader.read_digits(Threshold(), images, 0.8).tolist() == [[1, 0, 1], [0, 1, 1]]
 
 
 def test_classifier_is_judged_by_what_it_is_sure_of(monkeypatch):
@@ -307,7 +334,14 @@ class Brightness(nn.Module):
 
 def test_memorisation_is_the_critics_gap_of_held_out_images_over_that_of_samples():
     training, held_out, samples = (torch.full((n, 3, 2, 2), value) for n, value in ((3, 4.0), (2, 3.0), (600, -1.0)))
-    assert q2_gan.memorisation(Brightness(), training, held_out, samples) == pytest.approx((4 - 3) / (4 + 1))
+    assert reader.memorisation(Brightness(), training, held_out, samples) == pytest.approx((4 - 3) / (4 + 1))
+
+
+def test_memorisation_of_a_critic_that_tells_nothing_apart_is_0():
+    """A number, as JSON has none for 0 / 0."""
+    training, held_out, samples = (torch.full((2, 3, 2, 2), value) for value in (4.0, 3.0, 4.0))
+    assert reader.memorisation(Brightness(), training, training, samples) == 0
+    assert reader.memorisation(Brightness(), training, held_out, samples) == 0
 
 
 def steps(*epsilons, dims=(3, 0, 2), size=4):
@@ -340,14 +374,14 @@ def test_steps_of_a_path_lead_away_and_nearer_or_do_not():
     straight = torch.tensor([0.0, 1, 2, 3])
     detour = torch.tensor([0.0, 7, 2, 3])  # away but not nearer; nearer but not away; and a proper last step
     paths = torch.stack([straight, detour], 1)[:, :, None]
-    assert q2_gan.progressive_share(paths) == pytest.approx((3 + 1) / 6)
+    assert reader.progressive_share(paths) == pytest.approx((3 + 1) / 6)
 
 
 def test_evaluation_measures_every_set_of_noise(bright):
     args, data = bright
     args.samples, args.starts, args.control_starts, args.pairs, args.iterations = 20, 3, 2, 4, 7
     data["test_images"] = torch.randint(0, 256, (60, 3, 32, 32), dtype=torch.uint8)
-    data["test_labels"] = torch.zeros(60).long()
+    data["test_labels"] = (data["test_images"][:, 0, 0, 0] > 127).long()  # what Threshold reads
     generators = {0: Latent(), 7: nn.Sequential(Latent(), nn.Hardtanh(-1, -0.5))}
     results = q2_gan.evaluate(generators, {0: Brightness(), 7: Brightness()}, Threshold(), data, args)
     before, after = results["per_snapshot"].values()
@@ -360,8 +394,7 @@ def test_evaluation_measures_every_set_of_noise(bright):
     held_out, training = results["held_out"], results["training"]
     assert held_out["images"] == 60 and sum(held_out["digits"]) / 60 == pytest.approx(results["classifier"]["sure"])
     assert training["digits"] == [[0, 20, *[0] * 8]] * 5  # all of them are white
-    share = held_out["digits"][0] / sum(held_out["digits"])  # all of them are labelled 0
-    assert results["classifier"]["right_where_sure"] == pytest.approx(share)
+    assert results["classifier"]["accuracy"] == results["classifier"]["right_where_sure"] == 1
     args.held_out = 50
     assert q2_gan.evaluate(generators, {7: Brightness()}, Threshold(), data, args)["held_out"]["images"] == 50
 
@@ -389,9 +422,9 @@ def test_interpolation_mixes_latent_vectors_or_pixels():
 
 
 def test_images_are_padded_to_32_and_three_channels(arguments):
-    data, source = utils.load_rgb(q2_gan.get_args(arguments))
+    data = utils.load_rgb(q2_gan.get_args(arguments))
     images = data["train_images"]
-    assert source == "tiny digits" and images.shape == (200, 3, 32, 32) and images.dtype == torch.uint8
+    assert data["source"] == "tiny digits" and images.shape == (200, 3, 32, 32) and images.dtype == torch.uint8
     digits = synthetic_digits(200, 0)[0]
     assert np.array_equal(images[:, 0, 2:-2, 2:-2], digits) and np.array_equal(images[:, 2, 2:-2, 2:-2], digits)
     assert not images[:, :, :2].any() and not images[:, :, :, -2:].any()
@@ -432,8 +465,8 @@ def strips(tmp_path, monkeypatch):
     def draw_strips(rows, labels, _, path, *digits):
         strips[path.stem] = rows, labels, *digits
 
-    monkeypatch.setattr(q2_gan, "draw_strips", draw_strips)
-    args = q2_gan.get_args(f"--out {tmp_path} --latent-size 4 --perturb-dims 0 2 --device cpu".split())
+    monkeypatch.setattr(utils, "draw_strips", draw_strips)
+    args = q2_gan.get_args(f"--out {tmp_path} --iterations 9 --latent-size 4 --perturb-dims 0 2 --device cpu".split())
     images = torch.randint(0, 256, (2, 30, 3, 32, 32), dtype=torch.uint8)
     data = {"train_images": images[0], "test_images": images[1]}
     digits = q2_gan.draw_images({0: Latent(), 9: Latent()}, Threshold(), data, args)
@@ -450,7 +483,7 @@ def test_perturbations_start_at_one_sure_image_for_all_dimensions_and_at_one_for
     assert starts == pytest.approx([sure[0], sure[0], sure[1], sure[2]])
     ends = [row[20, 0, 0, 0].item() for row in rows.values()]
     assert ends == pytest.approx([1, sure[0], 1, sure[2]]) and labels == ["ε = 0", *range(1, 21)]
-    assert digits == shown.tolist() and [row[0] for row in digits] == [int(start > 0) for start in starts]
+    assert digits == shown and [row[0] for row in digits] == [int(start > 0) for start in starts]
     assert digits[0][20] == 1
 
 
@@ -468,7 +501,7 @@ def test_samples_stand_above_held_out_and_nearest_training_images(strips):
     strips, _, data, _ = strips
     rows, _ = strips["samples"]
     assert list(rows) == ["iteration 0", "iteration 9", "held out", "nearest training image"]
-    features = [q2_gan.classify(Threshold(), x)[0] for x in (rows["iteration 9"], q2_gan.scale(data["train_images"]))]
+    features = [reader.classify(Threshold(), x)[0] for x in (rows["iteration 9"], q2_gan.scale(data["train_images"]))]
     nearest = torch.cdist(*features).argmin(1)
     assert torch.equal(rows["nearest training image"], q2_gan.scale(data["train_images"][nearest]))
     held_out = q2_gan.scale(data["test_images"]).flatten(1).tolist()
@@ -478,7 +511,7 @@ def test_samples_stand_above_held_out_and_nearest_training_images(strips):
 def test_strips_show_images_labels_and_digits_in_their_places(drawn, tmp_path):
     rows = {"dark": torch.full((3, 3, 32, 32), -1.0), "half": torch.zeros(3, 3, 32, 32)}
     rows["half"][1] = 1
-    q2_gan.draw_strips(rows, ["a", "b", "c"], "title", tmp_path / "x.png", torch.tensor([[1, 2, -1], [4, 5, 6]]))
+    utils.draw_strips(rows, ["a", "b", "c"], "title", tmp_path / "x.png", [[1, 2, -1], [4, 5, 6]])
     (axes,) = drawn["x"].axes
     places = [(row, column) for row in range(2) for column in range(3)]
     pixels = axes.images[0].get_array()
@@ -494,7 +527,7 @@ def curves(finished, drawn, tmp_path):
     """The figures that metrics.json alone gives, by name, and the metrics."""
     metrics = read_metrics(finished)
     metrics["results"]["classifier"]["sure"] = 0.85
-    q2_gan.draw_curves(metrics, tmp_path)
+    gan.draw_curves(metrics, tmp_path)
     return drawn, metrics
 
 
@@ -509,10 +542,18 @@ def test_curves_show_the_snapshots_beside_real_images(curves):
         assert len(sets) == 5 and real.get_ydata()[0] == pytest.approx(expected)
 
 
+def test_training_of_a_run_that_did_not_note_its_interval_is_drawn_with_ten(curves, tmp_path):
+    drawn, metrics = curves
+    del metrics["config"]["record_every"]
+    gan.draw_curves(metrics, tmp_path)
+    assert list(drawn["training"].axes[0].lines[0].get_xdata()) == [10, 20, 30]
+
+
 def test_curves_show_training_and_paths(curves):
     drawn, metrics = curves
     for axes, key in zip(drawn["training"].axes, ("distance", "penalty"), strict=True):
         assert list(axes.lines[0].get_ydata()) == metrics["history"]["training"][key]
+        assert list(axes.lines[0].get_xdata()) == [2, 4, 6]
     (axes,) = drawn["interpolation_curves"].axes
     for line, bars, name in zip(axes.lines, axes.collections, ("latent", "pixel"), strict=True):
         columns = list(zip(*metrics["results"]["interpolation"]["sure"][name], strict=True))
@@ -543,12 +584,11 @@ def test_run_writes_metrics_figures_and_report(finished):
 
 def test_distance_and_penalty_are_means_since_the_last_record(bright, monkeypatch):
     args, data = bright
-    args.iterations, args.snapshots = 6, [6]
-    monkeypatch.setattr(q2_gan, "RECORD_EVERY", 3)
+    args.iterations, args.snapshots, args.record_every = 6, [6], 3
     values = iter([0, 0, 0, 0, 5, 1, 0, 0, 0, 0, 0, 0])  # the last of each iteration's two counts
     monkeypatch.setattr(q2_gan, "lp_reg", lambda x, y, critic: 0 * critic(x).mean() + next(values))
     q2_gan.train(data, args, {})
-    history = utils.load_checkpoint(args.out / "checkpoint.pt", {}, {})
+    history = runs.load_checkpoint(args.out / "checkpoint.pt", {}, {})
     assert history["penalty"] == pytest.approx([1 / 3, 0])
 
 
@@ -559,6 +599,18 @@ def test_snapshots_alone_are_a_finished_training(copied, finished, drawn, capsys
     assert "snapshot_6.pt: finished, 6 iterations" in capsys.readouterr().out
     assert read_metrics(run.out)["results"] == read_metrics(finished)["results"]
     assert not (run.out / "checkpoint.pt").exists()
+
+
+def test_snapshots_of_the_first_version_are_taken(copied, finished, drawn):
+    """Their history holds the sum of the seconds."""
+    run = copied("q2_gan")
+    for path in run.out.glob("snapshot_*.pt"):
+        snapshot = torch.load(path, weights_only=True)
+        snapshot["history"]["seconds"] = 1000.0
+        torch.save(snapshot, path)
+    q2_gan.main(run.flags)
+    metrics = json.loads((run.out / "metrics.json").read_text())
+    assert metrics["results"] == read_metrics(finished)["results"] and 1000 < metrics["seconds"] < 1100
 
 
 def test_earlier_snapshots_of_a_training_that_went_on_can_be_evaluated(copied, drawn):
@@ -578,11 +630,22 @@ def test_snapshots_without_a_checkpoint_are_not_overwritten(flags, copied):
     assert digest(run.out) == before
 
 
+def test_a_training_recorded_at_other_intervals_is_refused(bright):
+    """Its history would say that another number of iterations is done."""
+    args, data = bright
+    args.iterations, args.snapshots, args.record_every = 4, [4], 2
+    q2_gan.train(data, args, q2_gan.training_config(args, "white"))
+    args.iterations, args.snapshots, args.record_every = 8, [8], 4
+    with pytest.raises(utils.InputError, match=r"checkpoint\.pt was made with --record-every 2, not 4"):
+        q2_gan.train(data, args, q2_gan.training_config(args, "white"))
+
+
 def test_loss_that_is_not_finite_stops_and_saves_nothing(bright, monkeypatch):
     args, data = bright
     args.snapshots = [0, 2, 60]
     monkeypatch.setattr(q2_gan, "lp_reg", lambda x, y, critic: critic(x).mean() * math.nan)
-    with pytest.raises(utils.InputError, match="a weight at iteration 2 is not finite"):
+    with pytest.raises(utils.InputError, match=r"a weight for snapshot_2\.pt is not finite"):
         q2_gan.train(data, args, {})
     assert {path.name for path in args.out.iterdir()} == {"checkpoint.pt", "snapshot_0.pt"}
-    assert torch.load(args.out / "checkpoint.pt", weights_only=True)["history"]["iteration"] == 0
+    history = torch.load(args.out / "checkpoint.pt", weights_only=True)["history"]
+    assert history["seconds"] == history["distance"] == history["penalty"] == []

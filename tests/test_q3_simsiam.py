@@ -15,6 +15,7 @@ from torchvision.models import resnet18, resnext50_32x4d
 import q3_simsiam
 import utils
 from data.augmentation import MEAN, STD, augment
+from results import runs
 from results import simsiam as words
 from tests import oracles
 from tests.helpers import TinyEncoder, read_metrics
@@ -297,7 +298,7 @@ def test_run_writes_metrics_figures_and_report(finished):
 
 
 def test_accuracy_on_pixels_is_that_of_the_normalised_images(arguments, finished):
-    data, _ = q3_simsiam.load_images(q3_simsiam.get_args(arguments))
+    data = q3_simsiam.load_images(q3_simsiam.get_args(arguments))
     train, test = (tv.normalize(data[f"{split}_images"] / 255, MEAN, STD).flatten(1) for split in ("train", "test"))
     expected = q3_simsiam.knn_accuracy(train, data["train_labels"], test, data["test_labels"], 5, 0.1)
     assert read_metrics(finished)["results"]["knn_accuracy_pixels"] == expected
@@ -310,9 +311,9 @@ def train(arguments, tmp_path):
     def train(*flags, **settings):
         args = q3_simsiam.get_args([*arguments, "--out", str(tmp_path), *flags])
         vars(args).update(settings)
-        data, source = q3_simsiam.load_images(args)
-        q3_simsiam.train("baseline", args.seed, data, args, source)
-        checkpoint = torch.load(utils.training_path(args, "baseline", args.seed), weights_only=True)
+        data = q3_simsiam.load_images(args)
+        q3_simsiam.train("baseline", args.seed, data, args)
+        checkpoint = torch.load(runs.training_path(args, "baseline", args.seed), weights_only=True)
         return checkpoint["history"], checkpoint["states"]["model"]
 
     return train
@@ -339,7 +340,7 @@ def test_training_is_the_loop_of_the_paper(arguments, train):
     by a cosine, the predictor's stays; two whole batches of 8 are in 20 images."""
     flags = ["--lr", "0.5", "--epochs", "3", "--train-images", "20"]
     _, states = train(*flags, momentum=0.8, weight_decay=0.1)
-    images = q3_simsiam.load_images(q3_simsiam.get_args([*arguments, *flags]))[0]["train_images"]
+    images = q3_simsiam.load_images(q3_simsiam.get_args([*arguments, *flags]))["train_images"]
     torch.manual_seed(0)
     model = q3_simsiam.SimSiam(TinyEncoder, 16, 8)
     encoder, predictor = (
@@ -375,12 +376,12 @@ def test_untrained_network_is_that_of_the_seed_and_measured(arguments, train):
     args = q3_simsiam.get_args(arguments)
     torch.manual_seed(1)
     model = q3_simsiam.SimSiam(TinyEncoder, 16, 8)
-    untrained = q3_simsiam.monitor(model, q3_simsiam.load_images(args)[0], args)
+    untrained = q3_simsiam.monitor(model, q3_simsiam.load_images(args), args)
     history, _ = train("--seed", "1")
     assert untrained == {key: history[key][0] for key in untrained}
 
 
-def test_loss_that_is_not_finite_stops_at_once_and_keeps_the_last_checkpoint(train, monkeypatch, tmp_path):
+def test_loss_that_is_not_finite_stops_after_its_epoch_and_keeps_the_last_checkpoint(train, monkeypatch, tmp_path):
     calls, loss = [], q3_simsiam.SimSiam.loss
 
     def diverging(*outputs):
@@ -392,7 +393,7 @@ def test_loss_that_is_not_finite_stops_at_once_and_keeps_the_last_checkpoint(tra
     with pytest.raises(utils.InputError, match=message):
         train()
     history = torch.load(tmp_path / "checkpoint_baseline_seed0.pt", weights_only=True)["history"]
-    assert len(calls) == 5 and len(history["seconds"]) == 1 and len(history["loss"]) == 2
+    assert len(calls) == 6 and len(history["seconds"]) == 1 and len(history["loss"]) == 2
 
 
 def made_up():
@@ -410,7 +411,7 @@ def made_up():
 @pytest.mark.parametrize(("data", "original"), [(words.SOURCES[0], [0.6]), ("digits", [])])
 def test_runs_are_drawn_with_a_line_for_each_seed_on_one_scale(data, original, drawn, tmp_path):
     """With lines at chance, at the accuracy on pixels and, for its data and the baseline, at the original's."""
-    q3_simsiam.draw_curves(made_up() | {"data": data}, tmp_path)
+    words.draw_curves(made_up() | {"data": data}, tmp_path)
     history, axes = made_up()["history"], drawn["runs"].axes
     for (accuracy, loss), (run, seeds) in zip((axes[:2], axes[2:]), history.items(), strict=True):
         num = len(seeds)
@@ -428,7 +429,7 @@ def test_runs_are_drawn_with_a_line_for_each_seed_on_one_scale(data, original, d
 
 
 def test_monitors_are_drawn_with_a_colour_for_each_run(drawn, tmp_path):
-    q3_simsiam.draw_curves(made_up(), tmp_path)
+    words.draw_curves(made_up(), tmp_path)
     history = made_up()["history"]
     keys = ("batch_std", "output_std", "effective_rank", "median_distance")
     for axes, key in zip(drawn["monitors"].axes, keys, strict=True):
@@ -440,19 +441,19 @@ def test_monitors_are_drawn_with_a_colour_for_each_run(drawn, tmp_path):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_outputs_spread_less_without_stop_gradient(images, tmp_path, seed):
     data = {f"{split}_images": (images * 255).byte() for split in ("train", "test")}
-    data |= {f"{split}_labels": torch.arange(128) % 10 for split in ("train", "test")}
+    data |= {f"{split}_labels": torch.arange(128) % 10 for split in ("train", "test")} | {"source": "photograph"}
     flags = "--device cpu --epochs 8 --batch-size 64 --dim 32 --pred-dim 16 --knn-k 5 --lr 4"
     args = q3_simsiam.get_args([*flags.split(), "--out", str(tmp_path)])
     std = {}
     for run in ("baseline", "no_stop_gradient"):
-        q3_simsiam.train(run, seed, data, args, "photograph")
-        std[run] = utils.load_checkpoint(utils.training_path(args, run, seed), {}, {})["batch_std"][-1]
+        q3_simsiam.train(run, seed, data, args)
+        std[run] = runs.load_checkpoint(runs.training_path(args, run, seed), {}, {})["batch_std"][-1]
     assert std["baseline"] > 0.9 and std["no_stop_gradient"] < std["baseline"] - 0.1
 
 
 def test_subset_keeps_images_and_labels_together(arguments):
     def load(*flags):
-        return q3_simsiam.load_images(q3_simsiam.get_args([*arguments, *flags]))[0]
+        return q3_simsiam.load_images(q3_simsiam.get_args([*arguments, *flags]))
 
     flags = ["--train-images", "9", "--test-images", "4"]
     full, part, other = load(), load(*flags), load(*flags, "--seed", "1")

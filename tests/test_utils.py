@@ -1,9 +1,7 @@
 """Command line, data formats and checkpoints, case by case and without a network; what holds for all three scripts."""
 
-import argparse
 import hashlib
 import io
-import json
 import os
 import runpy
 import subprocess
@@ -23,7 +21,7 @@ import q1_vae
 import utils
 from data.synthetic import synthetic_digits
 from results import vae
-from tests.helpers import CHANGES, FLAGS, ROOT, arrays, digest, read_metrics, stop_and_go_on
+from tests.helpers import FLAGS, ROOT, arrays, digest, write_mnist
 
 each_script = pytest.mark.parametrize("script", FLAGS)
 
@@ -173,6 +171,14 @@ def test_output_that_the_encoding_lacks_ends_nothing(monkeypatch):
     assert exit_.value.code == 0 and stream.buffer.getvalue() == "? ± 1".encode("cp1252") + b"\n"
 
 
+def test_a_stream_that_cannot_be_configured_is_taken_as_it_is(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stream)
+    with pytest.raises(SystemExit) as exit_:
+        utils.run(lambda: print("ε ± 1"))
+    assert exit_.value.code == 0 and stream.getvalue() == "ε ± 1\n"
+
+
 SURROUNDINGS = """
 import os, sys
 os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
@@ -190,134 +196,6 @@ def test_figures_depend_on_nobodys_settings_of_matplotlib(tmp_path):
     figure, _ = utils.subplots(1, 1)
     utils.save_figure(figure, tmp_path / "expected.png")
     assert (tmp_path / "figure.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
-
-
-# --- The output folder ------------------------------------------------------------------------------------------------
-
-
-def open_out(out):
-    utils.open_out(argparse.Namespace(out=out, restart=False), "q1_vae", [])
-
-
-def test_unwritable_out_is_named(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(utils.InputError, match="cannot write to --out"):
-        open_out(tmp_path / "file" / "out")
-
-
-def test_folder_of_another_scripts_results_is_refused(tmp_path):
-    metrics = tmp_path / "metrics.json"
-    metrics.write_text('{"script": "q2_gan"}')
-    for command in (open_out, partial(utils.read_metrics, script="q1_vae")):
-        with pytest.raises(utils.InputError, match="holds the results of q2_gan; give another --out"):
-            command(tmp_path)
-    for own in ('{"script": "q1_vae"}', "{}", "[]", "damaged"):
-        metrics.write_text(own)
-        open_out(tmp_path)
-
-
-OTHER_RECIPE = "--epochs 3, --batch-size 9, --lr 1, --dim 17, --pred-dim 9, --precision bfloat16, --knn-k 6, "
-OTHER_RECIPE += "--knn-temperature 0.2, --train-images 23, --test-images 9"
-
-
-@pytest.mark.parametrize(
-    ("script", "flags", "message"),
-    [
-        ("q1_vae", "--lr 0.1", r"analytic_seed0\.pt was made with --lr 0\.0003, not 0\.1; give the same"),
-        ("q1_vae", "--epochs 1", r"analytic_seed0\.pt is at epoch 2 already; give --epochs 2 or more"),
-        ("q2_gan", "--lr 0.01", r"snapshot_0\.pt was made with --lr 0\.001, not 0\.01"),
-        ("q2_gan", "--seed 1", r"snapshot_0\.pt was made with --seed 0, not 1"),
-        ("q2_gan", "--iterations 4 --snapshots 0", "is at iteration 6 already; give --iterations 6 or more"),
-        ("q2_gan", "--iterations 8 --snapshots 0 4", r"snapshot_4\.pt is missing"),
-        *(("q3_simsiam", flag, f"was made with {flag.split()[0]} ") for flag in OTHER_RECIPE.split(", ")),
-        ("q3_simsiam", "--train-images 25", "--train-images 25: give 2 to 24, or 0 for all"),
-        ("q3_simsiam", "--train-images 1", "--train-images 1: give 2 to 24, or 0 for all"),
-        ("q3_simsiam", "--test-images 11", "--test-images 11: give 2 to 10, or 0 for all"),
-        ("q3_simsiam", "--knn-k 25", "--knn-k 25 is more than the 24 training images"),
-        ("q3_simsiam", "--batch-size 25", "--batch-size 25 is more than the 24 training images"),
-        ("q3_simsiam", "--train-images 7", "--batch-size 8 is more than the 7 training images"),
-    ],
-)
-def test_refused_command_changes_nothing(script, flags, message, copied):
-    run = copied(script)
-    before = digest(run.out)
-    with pytest.raises(utils.InputError, match=message):
-        run.module.main([*run.flags, *flags.split()])
-    assert digest(run.out) == before
-
-
-@pytest.mark.parametrize(
-    ("script", "flags", "left"),
-    [
-        ("q1_vae", "--repeats 1", ["checkpoint_analytic_seed1.pt", "checkpoint_mc_seed1.pt"]),
-        ("q2_gan", "", []),
-        ("q3_simsiam", "--runs baseline", ["checkpoint_no_predictor_seed0.pt"]),
-    ],
-)
-def test_restart_discards_the_named_checkpoints_before_it_trains(script, flags, left, copied, monkeypatch):
-    """Else the same command after an interrupted restart would take the first start's for its own."""
-    run = copied(script)
-    monkeypatch.setattr(run.module, "train", lambda *_: sys.exit())
-    with pytest.raises(SystemExit):
-        run.module.main([*run.flags, *flags.split(), "--restart"])
-    assert sorted(path.name for path in run.out.glob("*.pt")) == left and (run.out / "metrics.json").exists()
-
-
-@each_script
-def test_download_loads_and_ends(script, run_of, tmp_path, capsys):
-    run = run_of(script)
-    run.module.main([*run.flags, "--out", str(tmp_path / "out"), "--download"])
-    assert "data: tiny digits" in capsys.readouterr().out and not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("script", "figures"),
-    [
-        ("q1_vae", ["elbo.png", "log_likelihood.png"]),
-        ("q2_gan", ["interpolation_curves.png", "quality.png", "training.png"]),
-        ("q3_simsiam", ["monitors.png", "runs.png"]),
-    ],
-)
-def test_figures_only_draws_the_curves_from_the_metrics_alone(script, figures, run_of, tmp_path, monkeypatch):
-    run = run_of(script)
-    for name, value in CHANGES[script].items():
-        monkeypatch.setattr(run.module, name, value)
-    expected = {name: (run.out / name).read_bytes() for name in ("metrics.json", "report.md", *figures)}
-    (tmp_path / "metrics.json").write_bytes(expected["metrics.json"])
-    run.module.main([*run.flags, "--data-dir", "nowhere", "--out", str(tmp_path), "--figures-only"])
-    assert digest(tmp_path) == expected
-
-
-@pytest.mark.parametrize("content", [None, '{"results": {}}', '{"results":', "[]"])
-def test_figures_only_without_intact_metrics_is_refused(content, tmp_path):
-    if content:
-        (tmp_path / "metrics.json").write_text(content)
-    with pytest.raises(utils.InputError, match=r"holds no intact metrics\.json to draw from"):
-        q1_vae.main(["--out", str(tmp_path), "--figures-only"])
-
-
-@pytest.mark.parametrize(
-    ("script", "moments"),
-    [  # with the optimisers' steps until a run is stopped plus those from what was saved to the end
-        ("q1_vae", {"SIGKILL replace": 72, "SIGKILL 12": 68, "SIGINT 20": 68, "SIGKILL save_metrics": 64}),
-        ("q2_gan", {"SIGKILL replace": 23, "SIGKILL 11": 25, "SIGINT 11": 25, "SIGKILL save_metrics": 23}),
-        ("q3_simsiam", {"SIGKILL replace": 15, "SIGINT 5": 14, "SIGKILL 8": 14, "SIGKILL save_metrics": 12}),
-    ],
-)
-def test_run_that_was_stopped_goes_on_where_it_was_saved_to_identical_numbers(script, moments, run_of, tmp_path):
-    run = run_of(script)
-    ends = stop_and_go_on(script, tmp_path, moments, run.flags)
-    for moment, steps in moments.items():
-        assert ends[moment] == [130 if "SIGINT" in moment else -9, 0, steps], moment
-        assert read_metrics(tmp_path / moment) == read_metrics(run.out), moment
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-@each_script
-def test_script_runs_on_cuda(script, run_of, tmp_path):
-    run = run_of(script)
-    run.module.main([*run.flags, "--device", "cuda", "--out", str(tmp_path)])
-    assert read_metrics(tmp_path)["device"].startswith("cuda")
 
 
 # --- Data: one file ---------------------------------------------------------------------------------------------------
@@ -473,17 +351,6 @@ def test_failed_download_names_mnist_in_its_place_and_leaves_nothing(amat, answe
 # --- Data: torchvision and synthetic ----------------------------------------------------------------------------------
 
 
-def write_mnist(folder, num=6):
-    """Write idx files of `num` + `num` images in torchvision's layout and return the training images."""
-    folder.mkdir(parents=True)
-    images = np.random.default_rng(0).integers(0, 256, (num, 28, 28), np.uint8)
-    for prefix in ("train", "t10k"):
-        for kind, array in (("images-idx3", images), ("labels-idx1", np.arange(num, dtype=np.uint8))):
-            header = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
-            (folder / f"{prefix}-{kind}-ubyte").write_bytes(header + array.tobytes())
-    return images
-
-
 def test_mnist_of_torchvision(tmp_path):
     images = write_mnist(tmp_path / "MNIST" / "raw")
     data = utils.load_data("mnist", tmp_path)
@@ -543,90 +410,7 @@ def test_synthetic_labels_name_the_digits():
     assert (nearest == expected).mean() > 0.7
 
 
-# --- Checkpoints ------------------------------------------------------------------------------------------------------
-
-CONFIG = {"lr": 0.1, "epochs": 3}
-
-
-@pytest.fixture
-def saved(tmp_path):
-    torch.manual_seed(0)
-    model, path = torch.nn.Linear(2, 2), tmp_path / "checkpoint.pt"
-    utils.save_checkpoint(path, CONFIG, {"model": model}, {"loss": [1.0, 0.5], "seconds": [1, 1]})
-    return path, model
-
-
-def test_checkpoint_restores_weights_history_and_the_rng(saved):
-    path, model = saved
-    expected, other = torch.rand(3), torch.nn.Linear(2, 2)
-    assert utils.load_checkpoint(path, CONFIG, {"model": other}) == {"loss": [1.0, 0.5], "seconds": [1, 1]}
-    assert torch.equal(torch.rand(3), expected) and torch.equal(model.weight, other.weight)
-
-
-def with_zero_weights(raw, model):
-    weight = model.weight.detach().numpy().tobytes()
-    assert raw.count(weight) == 1
-    return raw.replace(weight, bytes(len(weight)))
-
-
-def with_code(raw, model):
-    buffer = io.BytesIO()
-    torch.save({"config": Path("x"), "states": os.system}, buffer)
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize(
-    "damage", [lambda raw, _: b"", lambda raw, _: b"junk", lambda raw, _: raw[:-200], with_zero_weights, with_code]
-)
-def test_damaged_checkpoint_is_named(damage, saved):
-    path, model = saved
-    path.write_bytes(damage(path.read_bytes(), model))
-    with pytest.raises(utils.InputError, match="cannot be read as a checkpoint"):
-        utils.load_checkpoint(path, {}, {"model": model})
-
-
-def test_checkpoint_of_another_layout_is_named(saved):
-    path, _ = saved
-    with pytest.raises(utils.InputError, match="does not hold what it is needed for"):
-        utils.load_checkpoint(path, CONFIG, {"model": torch.nn.Linear(3, 3)})
-
-
-def test_full_disk_is_named_and_keeps_the_last_checkpoint(saved, monkeypatch):
-    path, model = saved
-    before = path.read_bytes()
-
-    def full(path, content):
-        with path.open("wb") as file:
-            file.write(content[:10])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(utils.InputError, match=r"cannot write .*checkpoint\.pt: No space left on device"):
-        utils.save_checkpoint(path, {}, {"model": model}, {})
-    assert digest(path.parent) == {path.name: before}
-
-
-LACKS = [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), ModuleNotFoundError("No module named 'scipy'")]
-LACKS += [RuntimeError("DefaultCPUAllocator: can't allocate memory"), PermissionError(13, "Permission denied", "a")]
-
-
-@pytest.mark.parametrize("lack", LACKS, ids=lambda lack: type(lack).__name__)
-def test_a_lack_of_the_machines_is_never_called_a_damaged_file(lack, saved, monkeypatch):
-    def fail(*_, **__):
-        raise lack
-
-    path, model = saved
-    np.savez(path.parent / "mnist.npz", **arrays())
-    write_mnist(path.parent / "MNIST" / "raw")
-    for target, name, read in (
-        (torch, "load", lambda: utils.load_checkpoint(path, {}, {"model": model})),
-        (torch.nn.Linear, "load_state_dict", lambda: utils.load_checkpoint(path, {}, {"model": model})),
-        (np, "load", lambda: utils.load_npz(path.parent / "mnist.npz")),
-        (utils, "MNIST", lambda: utils.load_torchvision("mnist", path.parent)),
-    ):
-        with monkeypatch.context() as patch, pytest.raises(type(lack)):
-            patch.setattr(target, name, fail)
-            read()
+# --- Files ------------------------------------------------------------------------------------------------------------
 
 
 def test_jobs_with_one_process_number_do_not_share_a_temporary_file(tmp_path, monkeypatch):
@@ -655,42 +439,3 @@ def test_a_target_that_is_held_for_a_moment_is_tried_again(failures, written, tm
         with pytest.raises(utils.InputError, match=r"cannot write .*: Access is denied"):
             utils.write(tmp_path / "a", "text")
     assert digest(tmp_path) == ({"a": b"text"} if written else {}) and waits == [0.1, 0.5, 2.0]
-
-
-# --- Results ----------------------------------------------------------------------------------------------------------
-
-
-def test_metrics_are_valid_json_with_their_origin(tmp_path):
-    first = {"command": ["python q9.py"], "commit": [], "device": ["cpu (one)"]}
-    provenance = utils.merge(first, first | {"device": ["cpu (two)"]})
-    content = {"seconds": 1.5, "history": {"a": {"loss": [1.0]}}, "results": {}}
-    places = {"out": tmp_path, "data_dir": Path("data"), "device": torch.device("cpu"), "command": "python q9.py"}
-    args = argparse.Namespace(lr=0.1, restart=True, figures_only=False, download=False, **places)
-    utils.save_metrics(args, "q9", "digits", provenance, **content)
-    metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert metrics.pop("versions")["torch"] == torch.__version__
-    origin = {"script": "q9", "command": "python q9.py", "device": "cpu (one); cpu (two)", "data": "digits"}
-    assert metrics == origin | content | {"config": {"lr": 0.1}}
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        utils.save_metrics(args, "q9", "digits", provenance, seconds=float("nan"))
-
-
-def test_provenance_names_command_commit_and_processor_of_every_session(tmp_path, monkeypatch):
-    repository = tmp_path / "repository"
-    repository.mkdir()
-    git = ["git", "-C", str(repository), "-c", "user.name=a", "-c", "user.email=a@b"]
-    (repository / "utils.py").write_text("first")
-    monkeypatch.setattr(utils, "__file__", str(repository / "utils.py"))
-    monkeypatch.setattr(utils, "describe", lambda _: "cpu (a model)")
-    monkeypatch.setattr(sys, "argv", ["q1_vae.py", "--lr", "0.1", "--out", str(tmp_path / "a b"), "--restart"])
-    args = q1_vae.get_args()
-    command = f"python q1_vae.py --lr 0.1 --out '{tmp_path}/a b'"
-    expected = {"command": [command], "commit": [], "device": ["cpu (a model)"]}
-    assert utils.provenance(args, {}) == expected
-    for step in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
-        subprocess.run([*git, *step], check=True)
-    (commit,) = utils.provenance(args, {})["commit"]
-    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout
-    assert len(commit) >= 7 and head.startswith(commit)
-    (repository / "utils.py").write_text("second")
-    assert utils.provenance(args, expected | {"commit": [commit]}) == expected | {"commit": [commit, f"{commit}+"]}

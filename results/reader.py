@@ -1,8 +1,15 @@
-"""The classifier that reads digits in problem 2's images, what it measures, and whether it can be believed."""
+"""What judges problem 2's images: a classifier that reads digits, what it measures, and whether it can be believed."""
+
+import argparse
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm import trange
+
+import utils
+from data.augmentation import distort, scale
+from results import runs
 
 
 class Classifier(nn.Module):
@@ -33,6 +40,34 @@ class Classifier(nn.Module):
         return self.output(self.features(x))
 
 
+def train_classifier(data: dict, args: argparse.Namespace) -> Classifier:
+    """Train the classifier, or take it from its checkpoint where it was trained in this way; in evaluation mode."""
+    path = args.out / "classifier.pt"
+    config = {"classifier_steps": args.classifier_steps, "augmentation": args.augmentation}
+    config |= {"seed": args.seed, "source": data["source"]}
+    torch.manual_seed(args.seed)
+    classifier = Classifier().to(args.device, memory_format=utils.memory_format(args.device))
+    try:
+        if path.exists():
+            runs.load_checkpoint(path, config, {"classifier": classifier})
+            return classifier.eval()
+    except utils.InputError as error:  # it takes minutes, so nothing is lost
+        print(f"{path.name} is trained anew: {str(error).split(';')[0]}")
+    print(f"{path.name}: training begins, {args.classifier_steps} steps")
+    optimizer = torch.optim.Adam(classifier.parameters(), fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=args.classifier_steps)
+    images, labels = data["train_images"], data["train_labels"]
+    for _ in trange(args.classifier_steps, desc="classifier", leave=False, disable=None):
+        batch = torch.randint(len(images), (128,), device=args.device)
+        loss = F.cross_entropy(classifier(distort(scale(images[batch]), **args.augmentation)), labels[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    runs.save_checkpoint(path, config, {"classifier": classifier}, {"steps": args.classifier_steps})
+    return classifier.eval()
+
+
 @torch.no_grad()
 def classify(classifier: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
     """Features (N, 128) and class probabilities (N, 10), in chunks.
@@ -53,10 +88,6 @@ def read_digits(classifier: Classifier, images: Tensor, sure: float) -> Tensor:
     """The digit that the classifier is sure of in each of the images (..., 3, 32, 32): (...), -1 where it is not."""
     _, probabilities = classify(classifier, images.flatten(0, -4))
     return sure_digits(probabilities, sure).view(images.shape[:-3])
-
-
-def share(mask: Tensor) -> float:  # utils, which has a mean, imports from data/
-    return int(mask.sum()) / mask.numel()
 
 
 def frechet_distance(p: Tensor, q: Tensor) -> float:
@@ -90,9 +121,9 @@ def measure(images: Tensor, classifier: Classifier, real: Tensor, radii: Tensor,
     features, probabilities = classify(classifier, images)
     digits = sure_digits(probabilities, sure)
     return {
-        "sure": share(digits >= 0),
+        "sure": utils.mean(digits >= 0),
         "digits": count_digits(digits),
-        "coverage": share((torch.cdist(real, features) <= radii[:, None]).any(1)),
+        "coverage": utils.mean((torch.cdist(real, features) <= radii[:, None]).any(1)),
         "frechet": frechet_distance(features, real),
     }
 
@@ -119,8 +150,37 @@ def judge(
     read = sure_digits(probabilities, sure)
     scrambled = read_digits(classifier, scramble_phases(images).clamp(-1, 1), sure)
     return {
-        "accuracy": share(probabilities.argmax(1) == labels),
-        "sure": share(read >= 0),
+        "accuracy": utils.mean(probabilities.argmax(1) == labels),
+        "sure": utils.mean(read >= 0),
         "right_where_sure": float((read == labels).sum() / (read >= 0).sum().clamp(min=1)),
-        "sure_of_scrambled": share(scrambled >= 0),
+        "sure_of_scrambled": utils.mean(scrambled >= 0),
     }
+
+
+@torch.no_grad()
+def memorisation(critic: nn.Module, training: Tensor, held_out: Tensor, samples: Tensor) -> float:
+    """(f(training) - f(held-out)) / (f(training) - f(samples)), means of the critic (Karras et al., arXiv 2006.06676).
+
+    0 where held-out images look like training images to it, 1 where they look like samples; 0 as well where it does not
+    tell training images from samples, as a constant one.
+    """
+    f_training, f_held_out, f_samples = (
+        utils.mean(torch.cat([critic(chunk) for chunk in images.split(500)]))
+        for images in (training, held_out, samples)
+    )
+    if f_training == f_samples:
+        return 0.0
+    return (f_training - f_held_out) / (f_training - f_samples)
+
+
+def reached_share(before: Tensor, after: Tensor) -> float:
+    """Share of the sure digits before: (N,) from which another sure digit is reached in a row of after: (E, N)."""
+    reached = ((after >= 0) & (after != before)).any(0) & (before >= 0)
+    return int(reached.sum()) / max(1, int((before >= 0).sum()))
+
+
+def progressive_share(paths: Tensor) -> float:
+    """Share of the steps on paths (A, N, ...) that lead away from the start and nearer to the end, in pixels."""
+    from_start = (paths - paths[0]).flatten(2).norm(dim=2)
+    to_end = (paths - paths[-1]).flatten(2).norm(dim=2)
+    return utils.mean((from_start.diff(dim=0) > 0) & (to_end.diff(dim=0) < 0))

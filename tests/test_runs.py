@@ -1,0 +1,294 @@
+"""What runs leave in their folders: what holds for all three scripts, checkpoints and metrics, case by case."""
+
+import argparse
+import io
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import q1_vae
+import utils
+from results import runs
+from tests.helpers import FLAGS, arrays, digest, read_metrics, stop_and_go_on, write_mnist
+
+each_script = pytest.mark.parametrize("script", FLAGS)
+
+# --- The output folder ------------------------------------------------------------------------------------------------
+
+
+def open_out(out):
+    runs.open_out(argparse.Namespace(out=out, restart=False), "q1_vae", [])
+
+
+def test_unwritable_out_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(utils.InputError, match="cannot write to --out"):
+        open_out(tmp_path / "file" / "out")
+
+
+def test_folder_of_another_scripts_results_is_refused(tmp_path):
+    metrics = tmp_path / "metrics.json"
+    metrics.write_text('{"script": "q2_gan"}')
+    for command in (open_out, partial(runs.read_metrics, script="q1_vae")):
+        with pytest.raises(utils.InputError, match="holds the results of q2_gan; give another --out"):
+            command(tmp_path)
+    for own in ('{"script": "q1_vae"}', "{}", "[]", "damaged"):
+        metrics.write_text(own)
+        open_out(tmp_path)
+
+
+OTHER_RECIPE = "--epochs 3, --batch-size 9, --lr 1, --dim 17, --pred-dim 9, --precision bfloat16, --knn-k 6, "
+OTHER_RECIPE += "--knn-temperature 0.2, --train-images 23, --test-images 9"
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "message"),
+    [
+        ("q1_vae", "--lr 0.1", r"analytic_seed0\.pt was made with --lr 0\.0003, not 0\.1; give the same"),
+        ("q1_vae", "--epochs 1", r"analytic_seed0\.pt is at epoch 2 already; give --epochs 2 or more"),
+        ("q2_gan", "--lr 0.01", r"snapshot_0\.pt was made with --lr 0\.001, not 0\.01"),
+        ("q2_gan", "--seed 1", r"snapshot_0\.pt was made with --seed 0, not 1"),
+        ("q2_gan", "--iterations 4 --snapshots 0", "is at iteration 6 already; give --iterations 6 or more"),
+        ("q2_gan", "--iterations 8 --snapshots 0 4", r"snapshot_4\.pt is missing"),
+        *(("q3_simsiam", flag, f"was made with {flag.split()[0]} ") for flag in OTHER_RECIPE.split(", ")),
+        ("q3_simsiam", "--train-images 25", "--train-images 25: give 2 to 24, or 0 for all"),
+        ("q3_simsiam", "--train-images 1", "--train-images 1: give 2 to 24, or 0 for all"),
+        ("q3_simsiam", "--test-images 11", "--test-images 11: give 2 to 10, or 0 for all"),
+        ("q3_simsiam", "--knn-k 25", "--knn-k 25 is more than the 24 training images"),
+        ("q3_simsiam", "--batch-size 25", "--batch-size 25 is more than the 24 training images"),
+        ("q3_simsiam", "--train-images 7", "--batch-size 8 is more than the 7 training images"),
+    ],
+)
+def test_refused_command_changes_nothing(script, flags, message, copied):
+    run = copied(script)
+    before = digest(run.out)
+    with pytest.raises(utils.InputError, match=message):
+        run.module.main([*run.flags, *flags.split()])
+    assert digest(run.out) == before
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "left"),
+    [
+        ("q1_vae", "--repeats 1", ["checkpoint_analytic_seed1.pt", "checkpoint_mc_seed1.pt"]),
+        ("q2_gan", "", []),
+        ("q3_simsiam", "--runs baseline", ["checkpoint_no_predictor_seed0.pt"]),
+    ],
+)
+def test_restart_discards_the_named_checkpoints_before_it_trains(script, flags, left, copied, monkeypatch):
+    """Else the same command after an interrupted restart would take the first start's for its own."""
+    run = copied(script)
+    monkeypatch.setattr(run.module, "train", lambda *_: sys.exit())
+    with pytest.raises(SystemExit):
+        run.module.main([*run.flags, *flags.split(), "--restart"])
+    assert sorted(path.name for path in run.out.glob("*.pt")) == left and (run.out / "metrics.json").exists()
+
+
+@each_script
+def test_download_loads_and_ends(script, run_of, tmp_path, capsys):
+    run = run_of(script)
+    run.module.main([*run.flags, "--out", str(tmp_path / "out"), "--download"])
+    assert "data: tiny digits" in capsys.readouterr().out and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "figures"),
+    [
+        ("q1_vae", ["elbo.png", "log_likelihood.png"]),
+        ("q2_gan", ["interpolation_curves.png", "quality.png", "training.png"]),
+        ("q3_simsiam", ["monitors.png", "runs.png"]),
+    ],
+)
+def test_figures_only_draws_the_curves_from_the_metrics_alone(script, figures, run_of, tmp_path):
+    """In problem 2 with another RECORD_EVERY than the run's: an axis is that of the run."""
+    run = run_of(script)
+    expected = {name: (run.out / name).read_bytes() for name in ("metrics.json", "report.md", *figures)}
+    (tmp_path / "metrics.json").write_bytes(expected["metrics.json"])
+    run.module.main([*run.flags, "--data-dir", "nowhere", "--out", str(tmp_path), "--figures-only"])
+    assert digest(tmp_path) == expected
+
+
+def fill_disk(monkeypatch, name):
+    """Let the disk be full after ten bytes of any file whose name begins with `name`."""
+    write_bytes = Path.write_bytes
+
+    def write(path, content):
+        if not path.name.startswith(name):
+            return write_bytes(path, content)
+        write_bytes(path, content[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", write)
+
+
+@pytest.mark.parametrize("name", ["log_likelihood.png", "report.md"])
+def test_full_disk_is_named_and_keeps_figures_and_page(name, copied, monkeypatch):
+    run = copied("q1_vae")
+    (run.out / name).write_bytes(b"of an earlier run")
+    before = digest(run.out)
+    fill_disk(monkeypatch, name)
+    with pytest.raises(utils.InputError, match=rf"cannot write .*{name}: No space left on device"):
+        run.module.main([*run.flags, "--figures-only"])
+    assert digest(run.out) == before
+
+
+@pytest.mark.parametrize("content", [None, '{"results": {}}', '{"results":', "[]"])
+def test_figures_only_without_intact_metrics_is_refused(content, tmp_path):
+    if content:
+        (tmp_path / "metrics.json").write_text(content)
+    with pytest.raises(utils.InputError, match=r"holds no intact metrics\.json to draw from"):
+        q1_vae.main(["--out", str(tmp_path), "--figures-only"])
+
+
+@pytest.mark.parametrize(
+    ("script", "moments"),
+    [  # with the optimisers' steps until a run is stopped plus those from what was saved to the end
+        ("q1_vae", {"SIGKILL replace": 72, "SIGKILL 12": 68, "SIGINT 20": 68, "SIGKILL save_metrics": 64}),
+        (
+            "q2_gan",
+            {"SIGKILL replace": 23, "SIGKILL 2": 25, "SIGKILL 11": 28, "SIGINT 11": 28, "SIGKILL save_metrics": 23},
+        ),
+        ("q3_simsiam", {"SIGKILL replace": 15, "SIGINT 5": 14, "SIGKILL 8": 14, "SIGKILL save_metrics": 12}),
+    ],
+)
+def test_run_that_was_stopped_goes_on_where_it_was_saved_to_identical_numbers(script, moments, run_of, tmp_path):
+    run = run_of(script)
+    ends = stop_and_go_on(script, tmp_path, moments, run.flags)
+    for moment, steps in moments.items():
+        assert ends[moment] == [130 if "SIGINT" in moment else -9, 0, steps], moment
+        assert read_metrics(tmp_path / moment) == read_metrics(run.out), moment
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@each_script
+def test_script_runs_on_cuda(script, run_of, tmp_path):
+    run = run_of(script)
+    run.module.main([*run.flags, "--device", "cuda", "--out", str(tmp_path)])
+    assert read_metrics(tmp_path)["device"].startswith("cuda")
+
+
+# --- Checkpoints ------------------------------------------------------------------------------------------------------
+
+CONFIG = {"lr": 0.1, "epochs": 3}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    torch.manual_seed(0)
+    model, path = torch.nn.Linear(2, 2), tmp_path / "checkpoint.pt"
+    runs.save_checkpoint(path, CONFIG, {"model": model}, {"loss": [1.0, 0.5], "seconds": [1, 1]})
+    return path, model
+
+
+def test_checkpoint_restores_weights_history_and_the_rng(saved):
+    path, model = saved
+    expected, other = torch.rand(3), torch.nn.Linear(2, 2)
+    assert runs.load_checkpoint(path, CONFIG, {"model": other}) == {"loss": [1.0, 0.5], "seconds": [1, 1]}
+    assert torch.equal(torch.rand(3), expected) and torch.equal(model.weight, other.weight)
+
+
+def with_zero_weights(raw, model):
+    weight = model.weight.detach().numpy().tobytes()
+    assert raw.count(weight) == 1
+    return raw.replace(weight, bytes(len(weight)))
+
+
+def with_code(raw, model):
+    buffer = io.BytesIO()
+    torch.save({"config": Path("x"), "states": os.system}, buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda raw, _: b"", lambda raw, _: b"junk", lambda raw, _: raw[:-200], with_zero_weights, with_code]
+)
+def test_damaged_checkpoint_is_named(damage, saved):
+    path, model = saved
+    path.write_bytes(damage(path.read_bytes(), model))
+    with pytest.raises(utils.InputError, match="cannot be read as a checkpoint"):
+        runs.load_checkpoint(path, {}, {"model": model})
+
+
+def test_checkpoint_of_another_layout_is_named(saved):
+    path, _ = saved
+    with pytest.raises(utils.InputError, match="does not hold what it is needed for"):
+        runs.load_checkpoint(path, CONFIG, {"model": torch.nn.Linear(3, 3)})
+
+
+def test_full_disk_is_named_and_keeps_the_last_checkpoint(saved, monkeypatch):
+    path, model = saved
+    before = path.read_bytes()
+    fill_disk(monkeypatch, "checkpoint.pt")
+    with pytest.raises(utils.InputError, match=r"cannot write .*checkpoint\.pt: No space left on device"):
+        runs.save_checkpoint(path, {}, {"model": model}, {})
+    assert digest(path.parent) == {path.name: before}
+
+
+LACKS = [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), ModuleNotFoundError("No module named 'scipy'")]
+LACKS += [RuntimeError("DefaultCPUAllocator: can't allocate memory"), PermissionError(13, "Permission denied", "a")]
+
+
+@pytest.mark.parametrize("lack", LACKS, ids=lambda lack: type(lack).__name__)
+def test_a_lack_of_the_machines_is_never_called_a_damaged_file(lack, saved, monkeypatch):
+    def fail(*_, **__):
+        raise lack
+
+    path, model = saved
+    np.savez(path.parent / "mnist.npz", **arrays())
+    write_mnist(path.parent / "MNIST" / "raw")
+    for target, name, read in (
+        (torch, "load", lambda: runs.load_checkpoint(path, {}, {"model": model})),
+        (torch.nn.Linear, "load_state_dict", lambda: runs.load_checkpoint(path, {}, {"model": model})),
+        (np, "load", lambda: utils.load_npz(path.parent / "mnist.npz")),
+        (utils, "MNIST", lambda: utils.load_torchvision("mnist", path.parent)),
+    ):
+        with monkeypatch.context() as patch, pytest.raises(type(lack)):
+            patch.setattr(target, name, fail)
+            read()
+
+
+# --- Results ----------------------------------------------------------------------------------------------------------
+
+
+def test_metrics_are_valid_json_with_their_origin(tmp_path):
+    first = {"command": ["python q9.py"], "commit": [], "device": ["cpu (one)"]}
+    provenance = runs.merge(first, first | {"device": ["cpu (two)"]})
+    content = {"seconds": 1.5, "history": {"a": {"loss": [1.0]}}, "results": {}}
+    places = {"out": tmp_path, "data_dir": Path("data"), "device": torch.device("cpu"), "command": "python q9.py"}
+    args = argparse.Namespace(lr=0.1, restart=True, figures_only=False, download=False, **places)
+    runs.save_metrics(args, "q9", "digits", provenance, **content)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics.pop("versions")["torch"] == torch.__version__
+    origin = {"script": "q9", "command": "python q9.py", "device": "cpu (one); cpu (two)", "data": "digits"}
+    assert metrics == origin | content | {"config": {"lr": 0.1}}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        runs.save_metrics(args, "q9", "digits", provenance, seconds=float("nan"))
+
+
+def test_provenance_names_command_commit_and_processor_of_every_session(tmp_path, monkeypatch):
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    git = ["git", "-C", str(repository), "-c", "user.name=a", "-c", "user.email=a@b"]
+    (repository / "utils.py").write_text("first")
+    monkeypatch.setattr(runs, "__file__", str(repository / "results" / "runs.py"))
+    monkeypatch.setattr(runs, "describe", lambda _: "cpu (a model)")
+    monkeypatch.setattr(sys, "argv", ["q1_vae.py", "--lr", "0.1", "--out", str(tmp_path / "a b"), "--restart"])
+    args = q1_vae.get_args()
+    command = f"python q1_vae.py --lr 0.1 --out '{tmp_path}/a b'"
+    expected = {"command": [command], "commit": [], "device": ["cpu (a model)"]}
+    assert runs.add_run({}, args) == expected
+    for step in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *step], check=True)
+    (commit,) = runs.add_run({}, args)["commit"]
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout
+    assert len(commit) >= 7 and head.startswith(commit)
+    (repository / "utils.py").write_text("second")
+    earlier = expected | {"commit": [commit]}
+    assert runs.add_run(earlier, args) == expected | {"commit": [commit, f"{commit}+"]}
