@@ -12,6 +12,7 @@ is the report of one who did the assignment.
 import argparse
 import math
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -40,7 +41,6 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     flag("--kl-samples", positive_int, 10, "samples per image of the Monte Carlo KL")
     flag("--importance-samples", positive_int, 200, "samples K per image for log p(x)")
     flag("--test-images", positive_int, 10_000, "test images used, evenly spaced")
-    flag("--repeats", positive_int, 1, "number of seeds, counted up from SEED")
     # K of the curve; groups of samples nest, so by Jensen it cannot fall
     parser.set_defaults(curve_samples=[1, 5, 10, 50, 200, 1000])
     return utils.parse_args(parser, argv, QUICK)
@@ -166,6 +166,10 @@ def mean_elbo(vae: VAE, images: Tensor, estimator: str, kl_samples: int) -> floa
     return utils.mean(torch.cat([elbo(vae, x.float(), estimator, kl_samples) for x in images.split(1000)]))
 
 
+def checkpoint_path(estimator: str, seed: int, args: argparse.Namespace) -> Path:
+    return runs.seed_path(args, f"checkpoint_{estimator}", seed)
+
+
 def training_config(estimator: str, seed: int, args: argparse.Namespace, source: str) -> dict:
     """What a checkpoint must agree with; not the epochs, as more may be asked for later."""
     keys = ["batch_size", "lr", "latent_size"]
@@ -180,7 +184,7 @@ def train(estimator: str, seed: int, data: dict, args: argparse.Namespace) -> No
     data: what `load_images` returns. Raises InputError for a checkpoint that does not fit and for a loss that is not
     finite.
     """
-    path = runs.training_path(args, estimator, seed)
+    path = checkpoint_path(estimator, seed, args)
     config = training_config(estimator, seed, args, data["source"])
     torch.manual_seed(seed)
     vae = VAE(args.latent_size).to(args.device)
@@ -239,12 +243,11 @@ def log_likelihood_importance_sampling(vae: VAE, images: Tensor, num_samples: in
     return log_mean_exp(importance_log_weights(vae, images, num_samples))
 
 
-def load_vae(estimator: str, seed: int, args: argparse.Namespace, source: str) -> VAE:
-    """Return a trained VAE from its checkpoint."""
+def load_vae(estimator: str, seed: int, args: argparse.Namespace, source: str) -> tuple[VAE, dict]:
+    """Return a trained VAE and its history from its checkpoint."""
     vae = VAE(args.latent_size).to(args.device)
-    path = runs.training_path(args, estimator, seed)
-    runs.load_checkpoint(path, training_config(estimator, seed, args, source), {"vae": vae})
-    return vae
+    config = training_config(estimator, seed, args, source)
+    return vae, runs.load_checkpoint(checkpoint_path(estimator, seed, args), config, {"vae": vae})
 
 
 def evaluate(histories: dict, data: dict, args: argparse.Namespace) -> dict:
@@ -259,7 +262,7 @@ def evaluate(histories: dict, data: dict, args: argparse.Namespace) -> dict:
     for seed in sorted(histories["analytic"].keys() & histories["mc"].keys()):
         seeds[str(seed)] = numbers = {}
         for name in ESTIMATORS:
-            vae = load_vae(name, seed, args, data["source"])
+            vae, _ = load_vae(name, seed, args, data["source"])
             torch.manual_seed(seed)
             log_weights = importance_log_weights(vae, test[::10], args.curve_samples[-1])
             grouped = [log_weights.view(-1, k) for k in args.curve_samples]  # a row: k of the samples of an image
@@ -343,15 +346,16 @@ def main(argv: list[str] | None = None) -> None:
     if args.download:
         return
     trainings = [(name, seed) for seed in range(args.seed, args.seed + args.repeats) for name in ESTIMATORS]
-    runs.open_out(args, "q1_vae", [runs.training_path(args, *training) for training in trainings])
+    runs.open_out(args, "q1_vae", [checkpoint_path(*training, args) for training in trainings])
     for name, seed in trainings:
         train(name, seed, data, args)
 
     start = time.perf_counter()
-    histories, provenance, seconds = runs.finished_trainings(args, training_config, list(ESTIMATORS), source)
+    load = partial(load_vae, args=args, source=source)
+    histories, provenance, seconds = runs.finished_trainings(args, list(ESTIMATORS), load)
     results = evaluate(histories, data, args)
     seeds = [int(seed) for seed in results["seeds"]]
-    vaes = {name: load_vae(name, seeds[0], args, source) for name in ESTIMATORS}
+    vaes = {name: load(name, seeds[0])[0] for name in ESTIMATORS}
     draw_images(vaes, data["test"], seeds[0], args)
 
     seconds += time.perf_counter() - start

@@ -11,11 +11,13 @@ the report of one who did the assignment.
 """
 
 import argparse
+import re
 import time
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,8 +33,8 @@ from utils import natural, positive_float, positive_int, two_or_more
 
 QUICK = {"iterations": 400, "width": 16, "lr": 1e-3, "classifier_steps": 150, "samples": 1000}
 SNAPSHOT_PLACES = (0, 0.14, 0.4, 1)  # of the iterations; the original's 0, 7,000, 20,000 and 50,000
-RECORD_EVERY = 10  # iterations; a log line is printed for every tenth record
-SAVE_EVERY = 60  # seconds
+RECORD_EVERY = 10  # iterations
+SAVE_EVERY = 60  # seconds, with a line in the log
 
 
 def get_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -59,7 +61,6 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
         neighbours=5,  # k of the coverage
         epsilons=[1, 2, 3, 5, 10, 20],  # lengths of a perturbation, in standard deviations of the prior
         alphas=[round(0.1 * step, 1) for step in range(11)],  # places along an interpolation
-        record_every=RECORD_EVERY,
     )
     args = utils.parse_args(parser, argv, QUICK)
     args.perturb_dims = list(dict.fromkeys(args.perturb_dims))
@@ -137,28 +138,56 @@ class Critic(nn.Module):
         return self.layers(x).flatten()
 
 
-def snapshot_path(args: argparse.Namespace, iteration: int) -> Path:
-    return args.out / f"snapshot_{iteration}.pt"
+def snapshot_path(iteration: int, seed: int, args: argparse.Namespace) -> Path:
+    return runs.seed_path(args, f"snapshot_{iteration}", seed)
 
 
-def training_config(args: argparse.Namespace, source: str) -> dict:
+def training_config(seed: int, args: argparse.Namespace, source: str) -> dict:
     """What a checkpoint must agree with; more --iterations and other --snapshots may be asked for later."""
-    keys = ("critic_updates", "penalty", "batch_size", "lr", "width", "latent_size", "seed")
-    return {key: getattr(args, key) for key in keys} | {"source": source}
+    keys = ("critic_updates", "penalty", "batch_size", "lr", "width", "latent_size")
+    return {key: getattr(args, key) for key in keys} | {"seed": seed, "source": source}
 
 
-def train(data: dict, args: argparse.Namespace, config: dict) -> None:
+def iterate(
+    images: Tensor,
+    generator: Generator,
+    critic: Critic,
+    generator_adam: torch.optim.Optimizer,
+    critic_adam: torch.optim.Optimizer,
+    args: argparse.Namespace,
+) -> Tensor:
+    """One iteration on uint8 images (N, 3, 32, 32); returns distance and penalty of the critic's last update, (2,)."""
+
+    def noise() -> Tensor:
+        return torch.randn(args.batch_size, args.latent_size, device=images.device)
+
+    # (1) Update the critic: maximise the distance minus the penalty
+    for _ in range(args.critic_updates):
+        x = scale(images[torch.randint(len(images), (args.batch_size,), device=images.device)])
+        with torch.no_grad():
+            y = generator(noise())
+        distance, penalty = vf_wasserstein_distance(x, y, critic), lp_reg(x, y, critic)
+        critic_adam.zero_grad()
+        (args.penalty * penalty - distance).backward()
+        critic_adam.step()
+
+    # (2) Update the generator: maximise the critic's value of its images
+    critic.requires_grad_(False)  # the gradient goes through the critic, none is needed of it
+    generator_adam.zero_grad()
+    (-critic(generator(noise())).mean()).backward()
+    generator_adam.step()
+    critic.requires_grad_(True)
+    return torch.stack([distance, penalty]).detach()
+
+
+def train(seed: int, data: dict, args: argparse.Namespace) -> None:
     """Train from the last checkpoint, or from the start, up to --iterations, and write the snapshots.
 
-    data: what `utils.load_rgb` returns. The history has an entry for every `record_every` iterations; checkpoints are
-    written at the start and after an entry. Raises InputError for one that does not fit, for numbers that are not
-    finite, and for snapshots that would be lost.
+    data: what `utils.load_rgb` returns. The history has an entry every RECORD_EVERY iterations, means since the last
+    one. Raises InputError for a checkpoint that does not fit, for numbers that are not finite, and for snapshots that
+    would be lost.
     """
-    if all(snapshot_path(args, iteration).exists() for iteration in args.snapshots):
-        print(f"{snapshot_path(args, args.iterations).name}: finished, {args.iterations} iterations")
-        return
-    torch.manual_seed(args.seed)
-    images = data["train_images"]
+    torch.manual_seed(seed)
     layout = utils.memory_format(args.device)
     generator = Generator(args.latent_size, args.width).to(args.device, memory_format=layout)
     critic = Critic(args.width).to(args.device, memory_format=layout)
@@ -166,88 +195,82 @@ def train(data: dict, args: argparse.Namespace, config: dict) -> None:
     critic_adam = torch.optim.Adam(critic.parameters(), args.lr, tuple(args.betas), fused=True)
     networks = {"generator": generator, "critic": critic}  # what a snapshot holds
     modules = networks | {"generator_adam": generator_adam, "critic_adam": critic_adam}
-    history = {"distance": [], "penalty": [], "seconds": []}
-    path = args.out / "checkpoint.pt"
-    resume_config = config | {"record_every": args.record_every}  # by which the history counts the iterations
-    kept = sorted(snapshot.name for snapshot in args.out.glob("snapshot_*.pt"))
+    path, config = runs.seed_path(args, "checkpoint", seed), training_config(seed, args, data["source"])
+    last = snapshot_path(args.iterations, seed, args)
+    if last.exists():
+        history = runs.load_checkpoint(last, config, networks)
+        print(f"{last.name}: finished, {args.iterations} iterations{runs.note_change(history, args)}")
+        return
+    kept = sorted(args.out.glob(f"snapshot_*_seed{seed}.pt"))
     if kept and not path.exists():
-        text = f"would be overwritten, as there is no {path.name} to go on from; give another --out"
-        raise utils.InputError(f"{args.out / kept[0]} {text}")
-    history, done = runs.resume(path, resume_config, modules, history, args, "iteration", args.record_every)
-    for iteration in args.snapshots:
-        if iteration < done and not snapshot_path(args, iteration).exists():
-            text = f"is missing; give --snapshots of those that are there ({', '.join(kept)}) or past {done}"
-            raise utils.InputError(f"{snapshot_path(args, iteration)} {text}")
+        text = f"would be overwritten, as there is no {path.name} to go on from"
+        raise utils.InputError(f"{kept[0]} {text}; give --iterations of the last snapshot, or {runs.ANEW}")
+    history = {"iteration": [], "distance": [], "penalty": [], "seconds": []}
+    history, done = runs.resume(path, config, modules, history, args, "iteration")
+    past = [i for i in args.snapshots if i < done and not snapshot_path(i, seed, args).exists()]
+    if past:
+        print(f"seed {seed}: iterations without a snapshot, which are past: {', '.join(map(str, past))}")
 
-    def noise() -> Tensor:
-        return torch.randn(args.batch_size, args.latent_size, device=args.device)
-
-    def iterate() -> Tensor:
-        """One iteration; returns distance and penalty of the last of the critic's updates."""
-        # (1) Update the critic: maximise the distance minus the penalty
-        for _ in range(args.critic_updates):
-            x = scale(images[torch.randint(len(images), (args.batch_size,), device=args.device)])
-            with torch.no_grad():
-                y = generator(noise())
-            distance, penalty = vf_wasserstein_distance(x, y, critic), lp_reg(x, y, critic)
-            critic_adam.zero_grad()
-            (args.penalty * penalty - distance).backward()
-            critic_adam.step()
-
-        # (2) Update the generator: maximise the critic's value of its images
-        critic.requires_grad_(False)  # the gradient goes through the critic, none is needed of it
-        generator_adam.zero_grad()
-        (-critic(generator(noise())).mean()).backward()
-        generator_adam.step()
-        critic.requires_grad_(True)
-        return torch.stack([distance, penalty]).detach()
-
-    outputs = utils.replayed(iterate, [generator_adam, critic_adam], args.device)
+    outputs = utils.replayed(
+        lambda: iterate(data["train_images"], generator, critic, generator_adam, critic_adam, args),
+        [generator_adam, critic_adam],
+        args.device,
+    )
     sums = torch.zeros(2, device=args.device)  # of distance and penalty since the last record
-    start = saved = time.perf_counter()
+    begin = start = saved = time.perf_counter()
     if not done:  # else a training stopped before its first record could not go on beside its snapshot
-        runs.save_checkpoint(path, resume_config, modules, history)
+        runs.save_checkpoint(path, config, modules, history)
     if done in args.snapshots:
-        runs.save_checkpoint(snapshot_path(args, done), config, networks, history)
-    for iteration in trange(done + 1, args.iterations + 1, desc="training", leave=False, disable=None):
+        runs.save_checkpoint(snapshot_path(done, seed, args), config, networks, history)
+    for iteration in trange(done + 1, args.iterations + 1, desc=f"seed {seed}", leave=False, disable=None):
         sums += next(outputs)
-        if iteration % args.record_every == 0:
-            distance, penalty = (sums / args.record_every).tolist()
+        if iteration % RECORD_EVERY == 0 or iteration == args.iterations:
+            distance, penalty = (sums / (iteration - runs.progress(history))).tolist()
             sums.zero_()
             utils.check_finite(distance + penalty, f"distance or penalty at iteration {iteration}")
+            now = time.perf_counter()
+            history["iteration"].append(iteration)
             history["distance"].append(distance)
             history["penalty"].append(penalty)
-            history["seconds"].append(time.perf_counter() - start)
-            start = time.perf_counter()
-            if start - saved > SAVE_EVERY or iteration > args.iterations - args.record_every:
-                runs.save_checkpoint(path, resume_config, modules, history)
-                saved = start
-        if iteration % (10 * args.record_every) == 0:
-            with tqdm.external_write_mode():
-                text = f"distance {distance:.3f}, penalty {penalty:.4f}, {sum(history['seconds']):.0f} s"
-                print(f"iteration {iteration}: {text}")
+            history["seconds"].append(now - start)
+            start = now
+            if now - saved > SAVE_EVERY or iteration == args.iterations:
+                runs.save_checkpoint(path, config, modules, history)
+                saved = now
+                to_go = timedelta(seconds=round((now - begin) / (iteration - done) * (args.iterations - iteration)))
+                with tqdm.external_write_mode():
+                    text = f"distance {distance:.3f}, penalty {penalty:.4f}, {to_go} to go"
+                    print(f"seed {seed}, iteration {iteration}/{args.iterations}: {text}")
         if iteration in args.snapshots:
-            runs.save_checkpoint(snapshot_path(args, iteration), config, networks, history)
+            runs.save_checkpoint(snapshot_path(iteration, seed, args), config, networks, history)
 
 
-def load_snapshots(args: argparse.Namespace, config: dict) -> tuple[dict[int, Generator], dict[int, Critic], dict]:
-    """Return generators, critics, both by iteration, and the history up to the last snapshot.
+def load_snapshot(iteration: int, seed: int, args: argparse.Namespace, source: str) -> tuple[Generator, Critic, dict]:
+    """Return generator and critic of a snapshot and the history up to it.
 
-    The generators are in evaluation mode, with batch-normalisation statistics of noise: those of training lag behind
-    the weights, and at iteration 0 there are none.
+    The generator is in evaluation mode, with batch-normalisation statistics of noise: those of training lag behind the
+    weights, and at iteration 0 there are none.
     """
-    torch.manual_seed(args.seed)
-    z = torch.randn(20, args.batch_size, args.latent_size, device=args.device)
-    generators, critics = {}, {}
-    for iteration in args.snapshots:
-        networks = {"generator": Generator(args.latent_size, args.width), "critic": Critic(args.width)}
-        history = runs.load_checkpoint(snapshot_path(args, iteration), config, networks)
-        for network in networks.values():
-            network.to(args.device, memory_format=utils.memory_format(args.device))
-        update_bn(z, networks["generator"])
-        networks["generator"].eval()
-        generators[iteration], critics[iteration] = networks["generator"], networks["critic"]
-    return generators, critics, history
+    networks = {"generator": Generator(args.latent_size, args.width), "critic": Critic(args.width)}
+    config = training_config(seed, args, source)
+    history = runs.load_checkpoint(snapshot_path(iteration, seed, args), config, networks)
+    for network in networks.values():
+        network.to(args.device, memory_format=utils.memory_format(args.device))
+    torch.manual_seed(seed)
+    update_bn(torch.randn(20, args.batch_size, args.latent_size, device=args.device), networks["generator"])
+    return networks["generator"].eval(), networks["critic"], history
+
+
+def find_snapshots(args: argparse.Namespace, source: str) -> dict[int, dict[int, tuple]]:
+    """Return what `load_snapshot` does of all snapshots in OUT up to --iterations, by seed and iteration."""
+    names = {path.stem.split("_")[1] for path in args.out.glob("snapshot_*_seed*.pt")}
+    found = {}
+    for iteration in sorted(int(name) for name in names if name.isdecimal()):
+        if iteration <= args.iterations:
+            load = partial(load_snapshot, iteration, args=args, source=source)
+            for seed, snapshot in runs.join(args, f"snapshot_{iteration}", load):
+                found.setdefault(seed, {})[iteration] = snapshot
+    return dict(sorted(found.items()))
 
 
 @torch.no_grad()
@@ -317,7 +340,7 @@ def evaluate(generators: dict, critics: dict, classifier: Classifier, data: dict
     held_out = scale(data["test_images"][chosen])
     real, probabilities = reader.classify(classifier, held_out)
     radii = reader.neighbour_distances(real, args.neighbours)
-    last, alphas = generators[args.iterations], torch.tensor(args.alphas, device=args.device)
+    last, alphas = generators[max(generators)], torch.tensor(args.alphas, device=args.device)
     sets = []
     for _ in trange(args.noise_sets, desc="evaluation", leave=False, disable=None):
         z = torch.randn(args.samples, args.latent_size, device=args.device)
@@ -356,7 +379,7 @@ def draw_images(generators: dict, classifier: Classifier, data: dict, args: argp
     torch.manual_seed(args.seed)
     z = torch.randn(1000, args.latent_size, device=args.device)
     draw_samples(generators, classifier, z, data, args)
-    last = generators[args.iterations]
+    last = generators[max(generators)]
     sure = reader.read_digits(classifier, generate(last, z), args.sure) >= 0
     z = torch.cat([z[sure], z[~sure]])
     draw_interpolations(last, z[:8:2], z[1:8:2], args)
@@ -367,7 +390,7 @@ def draw_samples(generators: dict, classifier: Classifier, z: Tensor, data: dict
     """The same noise at all snapshots, held-out images, and the training images nearest to the last samples."""
     columns = min(20, len(data["test_images"]))
     rows = {f"iteration {i:,}": generate(generator, z[:columns]) for i, generator in generators.items()}
-    features, _ = reader.classify(classifier, rows[f"iteration {args.iterations:,}"])
+    features, _ = reader.classify(classifier, rows[f"iteration {max(generators):,}"])
     training = torch.cat([reader.classify(classifier, scale(chunk))[0] for chunk in data["train_images"].split(2000)])
     nearest = torch.cdist(features, training).argmin(1)
     rows["held out"] = choose(data["test_images"], columns)
@@ -413,21 +436,27 @@ def main(argv: list[str] | None = None) -> None:
     print(f"data: {data['source']}")
     if args.download:
         return
-    checkpoints = [args.out / "checkpoint.pt", *args.out.glob("snapshot_*.pt"), args.out / "classifier.pt"]
-    runs.open_out(args, "q2_gan", checkpoints)
+    seeds = range(args.seed, args.seed + args.repeats)
+    earlier = [path for path in args.out.glob("*.pt") if re.fullmatch(r"checkpoint|classifier|snapshot_\d+", path.stem)]
+    runs.open_out(args, "q2_gan", [*earlier, *(path for seed in seeds for path in args.out.glob(f"*_seed{seed}.pt"))])
+    if earlier and not args.restart:
+        text = "is of an earlier version, whose files name no seed; move them away, or --restart discards them"
+        raise utils.InputError(f"{earlier[0]} {text}, another --out keeps them")
     torch.backends.cudnn.benchmark = True
-    config = training_config(args, data["source"])
-    train(data, args, config)
+    for seed in seeds:
+        train(seed, data, args)
 
     start = time.perf_counter()
-    generators, critics, history = load_snapshots(args, config)
-    classifier = reader.train_classifier(data, args)
+    seed, snapshots = next(iter(find_snapshots(args, data["source"]).items()))
+    generators = {iteration: generator for iteration, (generator, _, _) in snapshots.items()}
+    critics = {iteration: critic for iteration, (_, critic, _) in snapshots.items()}
+    *_, (_, _, history) = snapshots.values()
+    classifier = reader.train_classifier(seed, data, args)
     print(f"measuring {len(generators)} snapshots, {args.noise_sets} times {args.samples} samples of each")
-    results = {"snapshots": args.snapshots} | evaluate(generators, critics, classifier, data, args)
+    results = {"snapshots": list(generators)} | evaluate(generators, critics, classifier, data, args)
     results["digits"] = draw_images(generators, classifier, data, args)
-    trained = float(np.sum(history["seconds"]))  # a list; in snapshots of the first version its sum
-    seconds = trained + time.perf_counter() - start
-    training = {"training": {key: history[key] for key in ("distance", "penalty")}}
+    seconds = sum(history["seconds"]) + time.perf_counter() - start
+    training = {"training": {key: history[key] for key in ("iteration", "distance", "penalty")}}
     content = {"seconds": seconds, "history": training, "results": results}
     metrics = runs.save_metrics(args, "q2_gan", data["source"], history["provenance"], **content)
     pages.publish(metrics, args.out, words)

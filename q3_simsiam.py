@@ -14,6 +14,8 @@ import math
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +49,6 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     originals = ["baseline", "no_stop_gradient", "no_predictor"]
     runs_help = "to train; all that is finished in OUT is joined"
     parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=originals, help=runs_help)
-    flag("--repeats", positive_int, 1, "number of seeds of each run, counted up from SEED")
     flag("--epochs", positive_int, 100, "passes over the training images")
     flag("--batch-size", two_or_more, 1024, "images per update")
     lr_help = "learning rate of SGD per 256 images of a batch, with cosine decay but for the predictor"
@@ -279,6 +280,10 @@ def make_optimizer(model: SimSiam, lr: float, momentum: float, weight_decay: flo
     return torch.optim.SGD(groups, lr, momentum=momentum, weight_decay=weight_decay)
 
 
+def checkpoint_path(run: str, seed: int, args: argparse.Namespace) -> Path:
+    return runs.seed_path(args, f"checkpoint_{run}", seed)
+
+
 def training_config(run: str, seed: int, args: argparse.Namespace, source: str) -> dict:
     """What a checkpoint must agree with."""
     keys = ["epochs", "batch_size", "lr", "dim", "pred_dim", "precision"]
@@ -298,7 +303,7 @@ def train(run: str, seed: int, data: dict, args: argparse.Namespace) -> None:
     lr = args.lr * args.batch_size / 256
     optimizer = make_optimizer(model, lr, args.momentum, args.weight_decay)
     modules = {"model": model, "optimizer": optimizer}
-    path, config = runs.training_path(args, run, seed), training_config(run, seed, args, data["source"])
+    path, config = checkpoint_path(run, seed, args), training_config(run, seed, args, data["source"])
     history = {key: [] for key in (*CURVES, "seconds")}
     history, done = runs.resume(path, config, modules, history, args)
     name = f"{run} seed {seed}"
@@ -342,6 +347,13 @@ def train(run: str, seed: int, data: dict, args: argparse.Namespace) -> None:
         print(f"{name} epoch {epoch}/{args.epochs}: {text}, {to_go} to go in this run")
 
 
+def load_model(run: str, seed: int, args: argparse.Namespace, source: str) -> tuple[SimSiam, dict]:
+    """Return a trained network and its history from its checkpoint."""
+    model = SimSiam(resnet18, args.dim, args.pred_dim, **RUNS[run])
+    config = training_config(run, seed, args, source)
+    return model, runs.load_checkpoint(checkpoint_path(run, seed, args), config, {"model": model})
+
+
 def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
     print(f"device: {utils.describe(args.device)}")
@@ -353,13 +365,14 @@ def main(argv: list[str] | None = None) -> None:
     if args.download:
         return
     trainings = [(run, seed) for seed in range(args.seed, args.seed + args.repeats) for run in args.runs]
-    runs.open_out(args, "q3_simsiam", [runs.training_path(args, *training) for training in trainings])
+    runs.open_out(args, "q3_simsiam", [checkpoint_path(*training, args) for training in trainings])
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = False  # the monitors need float32's digits
     for run, seed in trainings:
         train(run, seed, data, args)
 
-    histories, provenance, seconds = runs.finished_trainings(args, training_config, list(RUNS), source)
+    load = partial(load_model, args=args, source=source)
+    histories, provenance, seconds = runs.finished_trainings(args, list(RUNS), load)
     results = {}
     for run, seeds in histories.items():
         results[run] = {}

@@ -86,6 +86,7 @@ def make_parser(description: str, script: str, data: list[str], quick: dict) -> 
     add("--data-dir", type=Path, default=Path("data"), help="folder of the data sets, downloaded when absent")
     add("--out", type=Path, help=f"folder for figures, metrics and checkpoints (default: results/{script}[_DATA])")
     add("--seed", type=natural, default=0, help="seed of everything random except the synthetic data")
+    add("--repeats", type=positive_int, default=1, help="number of seeds to train, counted up from SEED")
     add("--device", default="auto", help="auto (cuda, else mps, else cpu), cpu, cuda, cuda:1, mps")
     add("--quick", action="store_true", help=f"short pass into results/quick/{script}: --data synthetic {changes}")
     add = parser.add_mutually_exclusive_group().add_argument
@@ -110,6 +111,7 @@ def parse_args(parser: Parser, argv: list[str] | None, quick: dict) -> argparse.
         args.out = Path("results", script if args.data == default_data else f"{script}_{args.data}")
     args.device = choose_device(args.device)
     args.command = command(parser.prog, sys.argv[1:] if argv is None else argv)
+    args.code = hashlib.sha256(Path(__file__).with_name(parser.prog).read_bytes()).hexdigest()[:12]
     return args
 
 

@@ -150,9 +150,8 @@ def draw_curves(metrics: dict, out: Path) -> None:
 
 def draw_training(metrics: dict, path: Path) -> None:
     training = metrics["history"]["training"]
-    every = metrics["config"].get("record_every", 10)  # which it was before runs noted it
     figure, ((distance, penalty),) = utils.subplots(1, 2)
-    iterations = range(every, every * len(training["distance"]) + 1, every)
+    iterations = training["iteration"]
     marker = "." if len(iterations) < 20 else None
     distance.plot(iterations, training["distance"], linewidth=1, marker=marker)
     distance.set_title("Critic's estimate of the distance")
@@ -164,7 +163,7 @@ def draw_training(metrics: dict, path: Path) -> None:
         axes.yaxis.set_minor_formatter("{x:g}")
         axes.locator_params(axis="x", nbins=6)
         axes.xaxis.set_major_formatter("{x:,.0f}")
-        axes.set(xlabel="generator iteration", ylabel=f"mean of {every} iterations (linear below 0.001)")
+        axes.set(xlabel="generator iteration", ylabel=f"mean of {iterations[0]} iterations (linear below 0.001)")
     utils.save_figure(figure, path)
 
 

@@ -40,12 +40,12 @@ class Classifier(nn.Module):
         return self.output(self.features(x))
 
 
-def train_classifier(data: dict, args: argparse.Namespace) -> Classifier:
+def train_classifier(seed: int, data: dict, args: argparse.Namespace) -> Classifier:
     """Train the classifier, or take it from its checkpoint where it was trained in this way; in evaluation mode."""
-    path = args.out / "classifier.pt"
+    path = runs.seed_path(args, "classifier", seed)
     config = {"classifier_steps": args.classifier_steps, "augmentation": args.augmentation}
-    config |= {"seed": args.seed, "source": data["source"]}
-    torch.manual_seed(args.seed)
+    config |= {"seed": seed, "source": data["source"]}
+    torch.manual_seed(seed)
     classifier = Classifier().to(args.device, memory_format=utils.memory_format(args.device))
     try:
         if path.exists():

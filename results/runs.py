@@ -6,8 +6,9 @@ import json
 import platform
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -17,6 +18,8 @@ import torchvision
 from torch import nn
 
 from utils import InputError, check_finite, check_zip, describe, reading, write
+
+ANEW = "--restart trains it anew, another --out keeps it"
 
 
 def open_out(args: argparse.Namespace, script: str, checkpoints: list[Path]) -> None:
@@ -35,8 +38,27 @@ def open_out(args: argparse.Namespace, script: str, checkpoints: list[Path]) -> 
             path.unlink(missing_ok=True)
 
 
+def seed_path(args: argparse.Namespace, name: str, seed: int) -> Path:
+    """Return the file of one of several trainings that share a folder."""
+    return args.out / f"{name}_seed{seed}.pt"
+
+
+def describe_layers(modules: dict) -> dict[str, str]:
+    """Return class and parameter shapes of each module of the networks among `modules`, by its name.
+
+    Not its printed form, which differs between versions of torch.
+    """
+    layers = {}
+    for key, network in modules.items():
+        if isinstance(network, nn.Module):
+            for name, module in network.named_modules():
+                shapes = [f"{kind} {tuple(weight.shape)}" for kind, weight in module.named_parameters(recurse=False)]
+                layers[f"{key}.{name}" if name else key] = " ".join([type(module).__name__, *shapes])
+    return layers
+
+
 def save_checkpoint(path: Path, config: dict, modules: dict, history: dict) -> None:
-    """Write the states of `modules` (models, optimisers), the RNGs, `config` and `history`, atomically.
+    """Write the states of `modules` (models, optimisers), their layers, the RNGs, `config` and `history`, atomically.
 
     InputError where a weight is not finite, with what was there kept.
     """
@@ -48,28 +70,35 @@ def save_checkpoint(path: Path, config: dict, modules: dict, history: dict) -> N
         rng["cuda"] = torch.cuda.get_rng_state_all()
     if torch.backends.mps.is_available():
         rng["mps"] = torch.mps.get_rng_state()
-    states = {name: module.state_dict() for name, module in modules.items()}
+    checkpoint = {"config": config, "history": history, "rng": rng, "layers": describe_layers(modules)}
+    checkpoint["states"] = {name: module.state_dict() for name, module in modules.items()}
     buffer = io.BytesIO()  # a full disk is an OSError for `write`, a RuntimeError like any other for torch.save
-    torch.save({"config": config, "history": history, "rng": rng, "states": states}, buffer)
+    torch.save(checkpoint, buffer)
     write(path, buffer.getbuffer())
 
 
 def load_checkpoint(path: Path, config: dict, modules: dict) -> dict:
     """Restore `modules` and the RNGs from what `save_checkpoint` wrote and return its history.
 
-    InputError if it cannot be read or does not fit `config`.
+    InputError if it cannot be read, is of another `config`, or of networks with other layers.
     """
-    with reading(f"{path} cannot be read as a checkpoint; move it away to train this one anew"):
+    with reading(f"{path} cannot be read as a checkpoint; {ANEW}"):
         check_zip(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         saved, rng, history = checkpoint["config"], checkpoint["rng"], checkpoint["history"]
+    if "layers" not in checkpoint:
+        raise InputError(f"{path} was made by an earlier version, which did not note its network; {ANEW}")
     for key, value in config.items():
         if saved.get(key) != value:
             flag = "data" if key == "source" else f"--{key.replace('_', '-')}"
-            raise InputError(
-                f"{path} was made with {flag} {saved.get(key)}, not {value}; give the same, or another --out"
-            )
-    with reading(f"{path} does not hold what it is needed for; move it away to train this one anew"):
+            raise InputError(f"{path} was made with {flag} {saved.get(key)}, not {value}; give the same, or {ANEW}")
+    here = describe_layers(modules)
+    there = {name: layer for name, layer in checkpoint["layers"].items() if name.split(".")[0] in modules}
+    for name in here | there:
+        if here.get(name) != there.get(name):
+            layers = f"its {name} is {there.get(name, 'absent')}, here it is {here.get(name, 'absent')}"
+            raise InputError(f"{path} holds another network: {layers}; {ANEW}")
+    with reading(f"{path} does not hold what it is needed for; {ANEW}"):
         for name, module in modules.items():
             module.load_state_dict(checkpoint["states"][name])
     torch.set_rng_state(rng["cpu"])
@@ -80,63 +109,75 @@ def load_checkpoint(path: Path, config: dict, modules: dict) -> dict:
     return history
 
 
+def progress(history: dict) -> int:
+    """Return how many epochs or, in problem 2, iterations a history covers."""
+    return history["iteration"][-1] if history.get("iteration") else len(history["seconds"])
+
+
+def note_change(history: dict, args: argparse.Namespace) -> str:
+    """Return what to add to a line on a training of which another version of the script did a part, else nothing."""
+    trained = history.get("provenance", {}).get("code", [])
+    return "; the script has changed since" if set(trained) - {args.code} else ""
+
+
 def resume(
-    path: Path, config: dict, modules: dict, history: dict, args: argparse.Namespace, unit: str = "epoch", per: int = 1
+    path: Path, config: dict, modules: dict, history: dict, args: argparse.Namespace, unit: str = "epoch"
 ) -> tuple[dict, int]:
     """Take up a training from its checkpoint, if it has one; return its history, else `history`, and how much is done.
 
-    Restores `modules`, says from where the training goes on, and adds this run to its provenance. An entry of
-    `seconds` in the history is of `per` units. InputError as for `load_checkpoint`, and past --<unit>s.
+    Restores `modules`, says from where the training goes on, and adds this run to its provenance. InputError as for
+    `load_checkpoint`, and past --<unit>s.
     """
     if path.exists():
         history = load_checkpoint(path, config, modules)
-    done, total = per * len(history["seconds"]), getattr(args, f"{unit}s")
+    done, total = progress(history), getattr(args, f"{unit}s")
     if done > total:
-        raise InputError(f"{path} is at {unit} {done} already; give --{unit}s {done} or more")
-    if done == total:
-        print(f"{path.name}: finished, {total} {unit}s")
-        return history, done
-    state = f"going on after {unit} {done} of {total}" if done else f"training begins, {total} {unit}s"
-    print(f"{path.name}: {state}")
-    history["provenance"] = add_run(history.get("provenance", {}), args)
+        raise InputError(f"{path} is at {unit} {done} already; give --{unit}s {done} or more, or {ANEW}")
+    change = note_change(history, args)
+    if done < total:
+        history["provenance"] = add_run(history.get("provenance", {}), args)
+        state = f"going on after {unit} {done} of {total}" if done else f"training begins, {total} {unit}s"
+    else:
+        state = f"finished, {total} {unit}s"
+    print(f"{path.name}: {state}{change}")
     return history, done
 
 
-def training_path(args: argparse.Namespace, name: str, seed: int) -> Path:
-    """Return the checkpoint of one of several trainings that share a folder."""
-    return args.out / f"checkpoint_{name}_seed{seed}.pt"
+def join(args: argparse.Namespace, name: str, load: Callable[[int], tuple]) -> Iterator[tuple]:
+    """Yield seed and load(seed) for every file <name>_seed<seed>.pt in OUT that fits, named by this command or not.
+
+    Says which are left out, because `load` raises InputError, and why.
+    """
+    for path in sorted(args.out.glob(f"{name}_seed*.pt")):
+        seed = path.stem.rpartition("_seed")[2]
+        if seed.isdecimal() and path == seed_path(args, name, int(seed)):  # else it is somebody's copy
+            try:
+                yield int(seed), load(int(seed))
+            except InputError as error:
+                print(f"left out: {str(error).split(';')[0]}")
 
 
 def finished_trainings(
-    args: argparse.Namespace, config_of: Callable, names: list[str], source: str
+    args: argparse.Namespace, names: list[str], load: Callable[[str, int], tuple]
 ) -> tuple[dict, dict, float]:
-    """Gather all finished trainings of `names` in OUT that agree with `config_of(name, seed, args, source)`.
+    """Gather all finished trainings of `names` in OUT; load(name, seed) returns the model and the history of one.
 
-    Returns their histories by name and seed, their provenance together, and their time in seconds. Says which are left
-    out, and why.
+    Returns their histories by name and seed, their provenance together, and their time in seconds.
     """
     histories, provenance, seconds = {}, {}, 0.0
     for name in names:
-        for path in sorted(args.out.glob(f"checkpoint_{name}_seed*.pt")):
-            seed = path.stem.rpartition("seed")[2]
-            if not seed.isdecimal():  # somebody's copy
+        for seed, (_, history) in join(args, f"checkpoint_{name}", partial(load, name)):
+            if (done := progress(history)) != args.epochs:
+                print(f"left out: {seed_path(args, f'checkpoint_{name}', seed)} is at epoch {done} of {args.epochs}")
                 continue
-            try:
-                history = load_checkpoint(path, config_of(name, int(seed), args, source), {})
-                done = len(history["seconds"])
-                if done != args.epochs:
-                    raise InputError(f"{path} is at epoch {done} of {args.epochs}")
-            except InputError as error:
-                print(f"left out: {error}")
-                continue
-            histories.setdefault(name, {})[int(seed)] = history
+            histories.setdefault(name, {})[seed] = history
             provenance = merge(provenance, history.pop("provenance"))
             seconds += sum(history["seconds"])
     return {name: dict(sorted(seeds.items())) for name, seeds in histories.items()}, provenance, seconds
 
 
 def add_run(provenance: dict[str, list[str]], args: argparse.Namespace) -> dict[str, list[str]]:
-    """Return `provenance` with this run's command, commit and device.
+    """Return `provenance` with this run's command, commit, device, version of torch and the hash of its script.
 
     The commit ends in "+" if the code has changes; outside git there is none.
     """
@@ -146,7 +187,8 @@ def add_run(provenance: dict[str, list[str]], args: argparse.Namespace) -> dict[
         commit = subprocess.run([*git, "--dirty=+"], capture_output=True, text=True, check=False).stdout.split()
     except OSError:  # there is no git
         commit = []
-    return merge(provenance, {"command": [args.command], "commit": commit, "device": [describe(args.device)]})
+    this = {"command": [args.command], "commit": commit, "device": [describe(args.device)]}
+    return merge(provenance, this | {"torch": [str(torch.__version__)], "code": [args.code]})
 
 
 def merge(first: dict[str, list[str]], second: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -160,7 +202,7 @@ def save_metrics(args: argparse.Namespace, script: str, source: str, provenance:
     Returns what a reader of the file gets. Raises ValueError for numbers that are not finite, which JSON does not have.
     """
     # where and how it ran; the device has an entry of its own
-    elsewhere = {"device", "data_dir", "out", "restart", "figures_only", "download", "command"}
+    elsewhere = {"device", "data_dir", "out", "restart", "figures_only", "download", "command", "code"}
     config = {key: value for key, value in vars(args).items() if key not in elsewhere}
     versions = {module.__name__: module.__version__ for module in (np, matplotlib, torch, torchvision)}
     versions["python"] = platform.python_version()

@@ -259,7 +259,7 @@ def one_batch(tmp_path):
 def test_one_step_of_training_is_adam_on_the_negative_elbo(one_batch):
     args, data = one_batch
     q1_vae.train("mc", 3, data, args)
-    trained = q1_vae.load_vae("mc", 3, args, "noise")
+    trained, _ = q1_vae.load_vae("mc", 3, args, "noise")
     history = runs.load_checkpoint(args.out / "checkpoint_mc_seed3.pt", {}, {})
 
     torch.manual_seed(3)
@@ -317,7 +317,7 @@ def test_validation_that_is_not_finite_is_not_saved(one_batch):
 def test_evaluation_is_of_every_test_image_and_the_curve_of_every_tenth(monkeypatch):
     """With an ELBO and log weights that are an image's number, up to 255, and 1000 more with the Monte Carlo KL."""
     more = {"analytic": 0, "mc": 1000}
-    monkeypatch.setattr(q1_vae, "load_vae", lambda name, *_: more[name])
+    monkeypatch.setattr(q1_vae, "load_vae", lambda name, *_: (more[name], {}))
     monkeypatch.setattr(q1_vae, "elbo", lambda vae, x, name, _: x[:, 0] + (vae + more[name]) / 2)
     weights = torch.tensor([0.0, -math.inf])  # so that their mean over an even number is half
     monkeypatch.setattr(

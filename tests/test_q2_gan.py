@@ -1,9 +1,10 @@
 """Problem 2: the losses against closed forms, the measures against hand computations, and the script end to end."""
 
 import argparse
-import json
 import math
 import re
+import shutil
+import sys
 from statistics import fmean, stdev
 
 import numpy as np
@@ -130,8 +131,8 @@ def test_training_is_the_loop_of_the_paper(bright, monkeypatch):
     monkeypatch.setattr(q2_gan, "lp_reg", lambda x, y, critic: (critic(x) - 1).square().mean())  # that is never 0
     args.iterations, args.snapshots, args.penalty = 3, [3], 7
     data["train_images"] = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8)
-    q2_gan.train(data, args, {})
-    states = torch.load(args.out / "snapshot_3.pt", weights_only=True)["states"]
+    q2_gan.train(0, data, args)
+    states = torch.load(args.out / "snapshot_3_seed0.pt", weights_only=True)["states"]
 
     torch.manual_seed(0)
     generator, critic = q2_gan.Generator(4, 4), q2_gan.Critic(4)
@@ -163,8 +164,8 @@ def test_replayed_iterations_are_the_written_ones(tmp_path, monkeypatch):
     def train(name):
         args = q2_gan.get_args([*flags.split(), str(tmp_path / name), "--snapshots", "0"])
         args.out.mkdir()
-        q2_gan.train({"train_images": images}, args, {})
-        return torch.load(args.out / "checkpoint.pt", weights_only=True)
+        q2_gan.train(0, {"train_images": images, "source": "greys"}, args)
+        return torch.load(args.out / "checkpoint_seed0.pt", weights_only=True)
 
     replayed = train("replayed")
     monkeypatch.setattr(utils, "replayed", lambda iterate, *_: iter(iterate, None))
@@ -180,10 +181,10 @@ def test_replayed_iterations_are_the_written_ones(tmp_path, monkeypatch):
 def test_snapshots_and_classifier_treat_each_image_alone(bright):
     args, data = bright
     args.iterations, args.snapshots, args.classifier_steps = 2, [2], 2
-    q2_gan.train(data, args, {})
-    classifier = reader.train_classifier(data, args)
+    q2_gan.train(0, data, args)
+    classifier = reader.train_classifier(0, data, args)
     z, images = torch.randn(8, 4), torch.randn(8, 3, 32, 32)
-    for network, x in ((q2_gan.load_snapshots(args, {})[0][2], z), (classifier, images)):
+    for network, x in ((q2_gan.load_snapshot(2, 0, args, "white")[0], z), (classifier, images)):
         torch.testing.assert_close(network(x[:1]), network(x)[:1])
 
 
@@ -194,7 +195,7 @@ def test_classifier_learns_its_labels_under_distortion(bright):
     data["train_images"][20:, :, :16] = 0
     data["train_labels"][:20] = 7
     args.classifier_steps = 60
-    classifier = reader.train_classifier(data, args)
+    classifier = reader.train_classifier(0, data, args)
     assert torch.equal(classifier(q2_gan.scale(data["train_images"])).argmax(1), data["train_labels"])
 
 
@@ -204,7 +205,7 @@ def test_classifier_is_trained_on_distorted_images_with_one_cycle_of_the_rate(br
     args.classifier_steps = 6
     data["train_images"] = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8)
     data["train_labels"] = torch.arange(40) % 10
-    trained = reader.train_classifier(data, args)
+    trained = reader.train_classifier(0, data, args)
 
     torch.manual_seed(0)
     classifier = reader.Classifier().to(memory_format=torch.channels_last)
@@ -243,20 +244,20 @@ class Latent(nn.Module):
 
 
 def test_snapshots_are_loaded_with_the_mean_statistics_of_noise(tmp_path):
-    args = q2_gan.get_args(["--device", "cpu", "--iterations", "1", "--snapshots", "0", "--width", "8"])
-    args.out, args.snapshots = tmp_path, [0]
+    args = q2_gan.get_args(["--device", "cpu", "--width", "8", "--out", str(tmp_path)])
     generator, critic = q2_gan.Generator(100, 8), q2_gan.Critic(8)
     networks = {"generator": generator, "critic": critic}
-    runs.save_checkpoint(q2_gan.snapshot_path(args, 0), {}, networks, {})
-    generators, _, _ = q2_gan.load_snapshots(args, {})
+    config = q2_gan.training_config(0, args, "noise")
+    runs.save_checkpoint(q2_gan.snapshot_path(0, 0, args), config, networks, {})
+    loaded, _, _ = q2_gan.load_snapshot(0, 0, args, "noise")
     torch.manual_seed(0)
     z = torch.randn(20, 64, 100)
     inputs = [generator.layers[0](batch[:, :, None, None]) for batch in z]
-    norm = generators[0].layers[1]
+    norm = loaded.layers[1]
     torch.testing.assert_close(norm.running_mean, torch.stack([x.mean((0, 2, 3)) for x in inputs]).mean(0))
     torch.testing.assert_close(norm.running_var, torch.stack([x.var((0, 2, 3)) for x in inputs]).mean(0))
-    before, after = generator.eval()(z[0]), generators[0](z[0])
-    assert not generators[0].training and after.std(0).mean() > 0.1 > 20 * before.std(0).mean()  # noise, not flat grey
+    before, after = generator.eval()(z[0]), loaded(z[0])
+    assert not loaded.training and after.std(0).mean() > 0.1 > 20 * before.std(0).mean()  # noise, not flat grey
 
 
 def test_features_have_unit_length_and_do_not_change_the_probabilities():
@@ -433,26 +434,26 @@ def test_images_are_padded_to_32_and_three_channels(arguments):
 
 
 def test_snapshots_are_kept_at_exactly_the_asked_iterations(finished):
-    names = ["snapshot_0.pt", "snapshot_2.pt", "snapshot_6.pt"]
+    names = ["snapshot_0_seed0.pt", "snapshot_2_seed0.pt", "snapshot_6_seed0.pt"]
     assert sorted(path.name for path in finished.glob("snapshot_*")) == names
-    states = [torch.load(finished / f"snapshot_{i}.pt", weights_only=True)["states"] for i in (0, 2, 6)]
+    states = [torch.load(finished / f"snapshot_{i}_seed0.pt", weights_only=True)["states"] for i in (0, 2, 6)]
     torch.manual_seed(0)
     generator, critic = q2_gan.Generator(8, 4), q2_gan.Critic(4)
     torch.testing.assert_close(states[0], {"generator": generator.state_dict(), "critic": critic.state_dict()})
     assert [int(state["generator"]["layers.1.num_batches_tracked"]) for state in states] == [0, 2 * 3, 6 * 3]
-    last = torch.load(finished / "checkpoint.pt", weights_only=True)["states"]
+    last = torch.load(finished / "checkpoint_seed0.pt", weights_only=True)["states"]
     torch.testing.assert_close(states[2], {name: last[name] for name in ("generator", "critic")})
 
 
 def test_classifier_trained_in_another_way_is_trained_anew(copied, finished, drawn, capsys):
     run = copied("q2_gan")
-    checkpoint = torch.load(run.out / "classifier.pt", weights_only=True)
+    checkpoint = torch.load(run.out / "classifier_seed0.pt", weights_only=True)
     checkpoint["config"]["augmentation"] = "none"
     for weight in checkpoint["states"]["classifier"].values():
         weight.zero_()
-    torch.save(checkpoint, run.out / "classifier.pt")
+    torch.save(checkpoint, run.out / "classifier_seed0.pt")
     q2_gan.main(run.flags)
-    assert re.search(r"classifier\.pt is trained anew: .*made with --augmentation none", capsys.readouterr().out)
+    assert re.search(r"classifier_seed0\.pt is trained anew: .*made with --augmentation none", capsys.readouterr().out)
     assert read_metrics(run.out)["results"] == read_metrics(finished)["results"]
 
 
@@ -542,13 +543,6 @@ def test_curves_show_the_snapshots_beside_real_images(curves):
         assert len(sets) == 5 and real.get_ydata()[0] == pytest.approx(expected)
 
 
-def test_training_of_a_run_that_did_not_note_its_interval_is_drawn_with_ten(curves, tmp_path):
-    drawn, metrics = curves
-    del metrics["config"]["record_every"]
-    gan.draw_curves(metrics, tmp_path)
-    assert list(drawn["training"].axes[0].lines[0].get_xdata()) == [10, 20, 30]
-
-
 def test_curves_show_training_and_paths(curves):
     drawn, metrics = curves
     for axes, key in zip(drawn["training"].axes, ("distance", "penalty"), strict=True):
@@ -584,68 +578,89 @@ def test_run_writes_metrics_figures_and_report(finished):
 
 def test_distance_and_penalty_are_means_since_the_last_record(bright, monkeypatch):
     args, data = bright
-    args.iterations, args.snapshots, args.record_every = 6, [6], 3
-    values = iter([0, 0, 0, 0, 5, 1, 0, 0, 0, 0, 0, 0])  # the last of each iteration's two counts
+    args.iterations = 7
+    monkeypatch.setattr(q2_gan, "RECORD_EVERY", 3)
+    values = iter([0, 0, 0, 0, 5, 1, 0, 0, 0, 0, 0, 0, 0, 9])  # the last of each iteration's two counts
     monkeypatch.setattr(q2_gan, "lp_reg", lambda x, y, critic: 0 * critic(x).mean() + next(values))
-    q2_gan.train(data, args, {})
-    history = runs.load_checkpoint(args.out / "checkpoint.pt", {}, {})
-    assert history["penalty"] == pytest.approx([1 / 3, 0])
+    q2_gan.train(0, data, args)
+    history = torch.load(args.out / "checkpoint_seed0.pt", weights_only=True)["history"]
+    assert history["iteration"] == [3, 6, 7] and history["penalty"] == pytest.approx([1 / 3, 0, 9])
 
 
 def test_snapshots_alone_are_a_finished_training(copied, finished, drawn, capsys):
     run = copied("q2_gan")
-    (run.out / "checkpoint.pt").unlink()
+    (run.out / "checkpoint_seed0.pt").unlink()
     q2_gan.main(run.flags)
-    assert "snapshot_6.pt: finished, 6 iterations" in capsys.readouterr().out
+    assert "snapshot_6_seed0.pt: finished, 6 iterations" in capsys.readouterr().out
     assert read_metrics(run.out)["results"] == read_metrics(finished)["results"]
-    assert not (run.out / "checkpoint.pt").exists()
-
-
-def test_snapshots_of_the_first_version_are_taken(copied, finished, drawn):
-    """Their history holds the sum of the seconds."""
-    run = copied("q2_gan")
-    for path in run.out.glob("snapshot_*.pt"):
-        snapshot = torch.load(path, weights_only=True)
-        snapshot["history"]["seconds"] = 1000.0
-        torch.save(snapshot, path)
-    q2_gan.main(run.flags)
-    metrics = json.loads((run.out / "metrics.json").read_text())
-    assert metrics["results"] == read_metrics(finished)["results"] and 1000 < metrics["seconds"] < 1100
+    assert not (run.out / "checkpoint_seed0.pt").exists()
 
 
 def test_earlier_snapshots_of_a_training_that_went_on_can_be_evaluated(copied, drawn):
     run = copied("q2_gan")
-    q2_gan.main([*run.flags, "--iterations", "2", "--snapshots", "0", "2"])
+    q2_gan.main([*run.flags, "--iterations", "2", "--snapshots", "0"])
     metrics = read_metrics(run.out)
-    assert metrics["config"]["iterations"] == 2 and len(metrics["history"]["training"]["distance"]) == 1
+    assert metrics["results"]["snapshots"] == [0, 2] and len(metrics["history"]["training"]["distance"]) == 1
 
 
-@pytest.mark.parametrize("flags", ["--iterations 8", "--snapshots 0 4", "--seed 1 --snapshots 1"])
+def test_training_goes_on_with_the_snapshots_that_are_there(copied, drawn, capsys):
+    """Its new places at 14 and 40% of 10, 1 and 4, are past."""
+    run = copied("q2_gan")
+    flags = [*run.flags[: run.flags.index("--snapshots")], *run.flags[run.flags.index("--snapshots") + 4 :]]
+    q2_gan.main([*flags, "--iterations", "10"])
+    text = capsys.readouterr().out
+    assert "checkpoint_seed0.pt: going on after iteration 6 of 10" in text
+    assert "seed 0: iterations without a snapshot, which are past: 1, 4" in text
+    metrics = read_metrics(run.out)
+    assert metrics["results"]["snapshots"] == [0, 2, 6, 10]
+    assert metrics["history"]["training"]["iteration"] == [2, 4, 6, 8, 10]
+
+
+@pytest.mark.parametrize("flags", ["--iterations 8", "--iterations 4 --snapshots 0"])
 def test_snapshots_without_a_checkpoint_are_not_overwritten(flags, copied):
     run = copied("q2_gan")
-    (run.out / "checkpoint.pt").unlink()
+    (run.out / "checkpoint_seed0.pt").unlink()
     before = digest(run.out)
-    with pytest.raises(utils.InputError, match=r"snapshot_.\.pt would be overwritten"):
+    with pytest.raises(utils.InputError, match=r"snapshot_0_seed0\.pt would be overwritten.*--restart.*another --out"):
         q2_gan.main([*run.flags, *flags.split()])
     assert digest(run.out) == before
 
 
-def test_a_training_recorded_at_other_intervals_is_refused(bright):
-    """Its history would say that another number of iterations is done."""
-    args, data = bright
-    args.iterations, args.snapshots, args.record_every = 4, [4], 2
-    q2_gan.train(data, args, q2_gan.training_config(args, "white"))
-    args.iterations, args.snapshots, args.record_every = 8, [8], 4
-    with pytest.raises(utils.InputError, match=r"checkpoint\.pt was made with --record-every 2, not 4"):
-        q2_gan.train(data, args, q2_gan.training_config(args, "white"))
+@pytest.mark.parametrize("name", ["checkpoint.pt", "snapshot_7000.pt", "classifier.pt"])
+def test_files_of_an_earlier_version_are_named(name, arguments, tmp_path, monkeypatch):
+    (tmp_path / name).write_bytes(b"of an earlier version")
+    flags = [*arguments, "--out", str(tmp_path)]
+    with pytest.raises(utils.InputError, match=rf"{name} is of an earlier version.*--restart.*another --out"):
+        q2_gan.main(flags)
+    assert digest(tmp_path) == {name: b"of an earlier version"}
+    monkeypatch.setattr(q2_gan, "train", lambda *_: sys.exit())
+    with pytest.raises(SystemExit):
+        q2_gan.main([*flags, "--restart"])
+    assert digest(tmp_path) == {}
+
+
+def test_seeds_are_joined_with_the_snapshots_that_they_have(copied, drawn, capsys):
+    """Seed 1 is at iteration 4 of 6, seed 2 has another recipe, and a copy has no seed."""
+    run = copied("q2_gan")
+    one = [*run.flags, "--seed", "1"]
+    q2_gan.main([*one, "--iterations", "4", "--snapshots", "0", "2"])
+    q2_gan.main([*run.flags, "--seed", "2", "--iterations", "2", "--snapshots", "0", "--lr", "0.1"])
+    shutil.copy(run.out / "snapshot_6_seed0.pt", run.out / "snapshot_6_seed0 (copy).pt")
+    capsys.readouterr()
+    q2_gan.main(run.flags)
+    text = capsys.readouterr().out
+    assert re.search(r"left out: .*snapshot_2_seed2\.pt was made with --lr 0\.1, not 0\.001\n", text)
+    args = q2_gan.get_args(run.flags)
+    found = q2_gan.find_snapshots(args, "tiny digits")
+    assert {seed: list(snapshots) for seed, snapshots in found.items()} == {0: [0, 2, 6], 1: [0, 2, 4]}
 
 
 def test_loss_that_is_not_finite_stops_and_saves_nothing(bright, monkeypatch):
     args, data = bright
     args.snapshots = [0, 2, 60]
     monkeypatch.setattr(q2_gan, "lp_reg", lambda x, y, critic: critic(x).mean() * math.nan)
-    with pytest.raises(utils.InputError, match=r"a weight for snapshot_2\.pt is not finite"):
-        q2_gan.train(data, args, {})
-    assert {path.name for path in args.out.iterdir()} == {"checkpoint.pt", "snapshot_0.pt"}
-    history = torch.load(args.out / "checkpoint.pt", weights_only=True)["history"]
+    with pytest.raises(utils.InputError, match=r"a weight for snapshot_2_seed0\.pt is not finite"):
+        q2_gan.train(0, data, args)
+    assert {path.name for path in args.out.iterdir()} == {"checkpoint_seed0.pt", "snapshot_0_seed0.pt"}
+    history = torch.load(args.out / "checkpoint_seed0.pt", weights_only=True)["history"]
     assert history["seconds"] == history["distance"] == history["penalty"] == []

@@ -313,7 +313,7 @@ def train(arguments, tmp_path):
         vars(args).update(settings)
         data = q3_simsiam.load_images(args)
         q3_simsiam.train("baseline", args.seed, data, args)
-        checkpoint = torch.load(runs.training_path(args, "baseline", args.seed), weights_only=True)
+        checkpoint = torch.load(q3_simsiam.checkpoint_path("baseline", args.seed, args), weights_only=True)
         return checkpoint["history"], checkpoint["states"]["model"]
 
     return train
@@ -447,7 +447,7 @@ def test_outputs_spread_less_without_stop_gradient(images, tmp_path, seed):
     std = {}
     for run in ("baseline", "no_stop_gradient"):
         q3_simsiam.train(run, seed, data, args)
-        std[run] = runs.load_checkpoint(runs.training_path(args, run, seed), {}, {})["batch_std"][-1]
+        std[run] = runs.load_checkpoint(q3_simsiam.checkpoint_path(run, seed, args), {}, {})["batch_std"][-1]
     assert std["baseline"] > 0.9 and std["no_stop_gradient"] < std["baseline"] - 0.1
 
 

@@ -1,22 +1,25 @@
 """What runs leave in their folders: what holds for all three scripts, checkpoints and metrics, case by case."""
 
 import argparse
+import hashlib
 import io
 import json
 import os
 import subprocess
 import sys
+from collections import OrderedDict
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import q1_vae
 import utils
 from results import runs
-from tests.helpers import FLAGS, arrays, digest, read_metrics, stop_and_go_on, write_mnist
+from tests.helpers import FLAGS, ROOT, arrays, digest, read_metrics, stop_and_go_on, write_mnist
 
 each_script = pytest.mark.parametrize("script", FLAGS)
 
@@ -53,10 +56,9 @@ OTHER_RECIPE += "--knn-temperature 0.2, --train-images 23, --test-images 9"
     [
         ("q1_vae", "--lr 0.1", r"analytic_seed0\.pt was made with --lr 0\.0003, not 0\.1; give the same"),
         ("q1_vae", "--epochs 1", r"analytic_seed0\.pt is at epoch 2 already; give --epochs 2 or more"),
-        ("q2_gan", "--lr 0.01", r"snapshot_0\.pt was made with --lr 0\.001, not 0\.01"),
-        ("q2_gan", "--seed 1", r"snapshot_0\.pt was made with --seed 0, not 1"),
+        ("q2_gan", "--lr 0.01", r"snapshot_6_seed0\.pt was made with --lr 0\.001, not 0\.01"),
+        ("q2_gan", "--lr 0.01 --iterations 7", r"checkpoint_seed0\.pt was made with --lr 0\.001, not 0\.01"),
         ("q2_gan", "--iterations 4 --snapshots 0", "is at iteration 6 already; give --iterations 6 or more"),
-        ("q2_gan", "--iterations 8 --snapshots 0 4", r"snapshot_4\.pt is missing"),
         *(("q3_simsiam", flag, f"was made with {flag.split()[0]} ") for flag in OTHER_RECIPE.split(", ")),
         ("q3_simsiam", "--train-images 25", "--train-images 25: give 2 to 24, or 0 for all"),
         ("q3_simsiam", "--train-images 1", "--train-images 1: give 2 to 24, or 0 for all"),
@@ -216,10 +218,54 @@ def test_damaged_checkpoint_is_named(damage, saved):
         runs.load_checkpoint(path, {}, {"model": model})
 
 
-def test_checkpoint_of_another_layout_is_named(saved):
-    path, _ = saved
-    with pytest.raises(utils.InputError, match="does not hold what it is needed for"):
-        runs.load_checkpoint(path, CONFIG, {"model": torch.nn.Linear(3, 3)})
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        (
+            {"0": nn.Linear(3, 2)},
+            r"its model\.0 is Linear weight \(2, 2\) .*, here it is Linear weight \(2, 3\)",
+        ),
+        ({"1": nn.ReLU()}, r"its model\.1 is ELU, here it is ReLU;"),
+        ({"2": nn.ReLU()}, r"its model\.2 is absent, here it is ReLU;"),
+    ],
+)
+def test_checkpoint_of_another_network_is_refused_with_the_first_module_that_differs(change, difference, tmp_path):
+    path, layers = tmp_path / "checkpoint.pt", {"0": nn.Linear(2, 2), "1": nn.ELU()}
+    runs.save_checkpoint(path, {}, {"model": nn.Sequential(OrderedDict(layers))}, {})
+    with pytest.raises(utils.InputError, match=rf"holds another network: {difference}.*--restart.*another --out"):
+        runs.load_checkpoint(path, {}, {"model": nn.Sequential(OrderedDict(layers | change))})
+
+
+def test_checkpoint_of_an_earlier_version_is_named(saved):
+    path, model = saved
+    checkpoint = torch.load(path, weights_only=True)
+    del checkpoint["layers"]
+    torch.save(checkpoint, path)
+    with pytest.raises(utils.InputError, match=r"made by an earlier version.*--restart.*another --out"):
+        runs.load_checkpoint(path, CONFIG, {"model": model})
+
+
+@each_script
+def test_another_network_is_refused(script, copied, monkeypatch):
+    run = copied(script)
+    other = type("Other", (nn.Module,), {"__init__": lambda self, *_: nn.Module.__init__(self)})
+    monkeypatch.setattr(nn, "ELU" if script == "q1_vae" else "ReLU", other)
+    before = digest(run.out)
+    message = r"seed0\.pt holds another network: its .* is (E|Re)LU, here it is Other;"
+    with pytest.raises(utils.InputError, match=message):
+        run.module.main(run.flags)
+    assert digest(run.out) == before
+
+
+@each_script
+def test_a_changed_script_is_told_in_one_line(script, copied, drawn, monkeypatch, capsys):
+    run = copied(script)
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read_bytes(path) + b"#" * (path.name == f"{script}.py"))
+    capsys.readouterr()
+    run.module.main(run.flags)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "the script has changed since" in line]
+    assert len(lines) == len(list(run.out.glob("checkpoint_*.pt")))
 
 
 def test_full_disk_is_named_and_keeps_the_last_checkpoint(saved, monkeypatch):
@@ -282,7 +328,9 @@ def test_provenance_names_command_commit_and_processor_of_every_session(tmp_path
     monkeypatch.setattr(sys, "argv", ["q1_vae.py", "--lr", "0.1", "--out", str(tmp_path / "a b"), "--restart"])
     args = q1_vae.get_args()
     command = f"python q1_vae.py --lr 0.1 --out '{tmp_path}/a b'"
+    code = hashlib.sha256((ROOT / "q1_vae.py").read_bytes()).hexdigest()[:12]
     expected = {"command": [command], "commit": [], "device": ["cpu (a model)"]}
+    expected |= {"torch": [torch.__version__], "code": [code]}
     assert runs.add_run({}, args) == expected
     for step in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
         subprocess.run([*git, *step], check=True)
