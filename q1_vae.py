@@ -23,11 +23,11 @@ from tqdm import tqdm
 
 import utils
 from results import pages, runs
-from results import vae as words
+from results import vae as problem
 from utils import positive_float, positive_int
 
 QUICK = {"epochs": 3, "test_images": 500}
-ESTIMATORS = words.LABELS  # of the KL term, with their names
+ESTIMATORS = problem.LABELS  # of the KL term, with their names
 
 
 def get_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -193,7 +193,7 @@ def train(estimator: str, seed: int, data: dict, args: argparse.Namespace) -> No
     history = {"train_elbo": [], "elbo": [], "seconds": []}
     history, done = runs.resume(path, config, modules, history, args)
 
-    images = data["train"]
+    images, begin = data["train"], time.perf_counter()
     for epoch in range(done + 1, args.epochs + 1):
         start, total = time.perf_counter(), 0.0
         batches = torch.randperm(len(images), device=args.device).split(args.batch_size)
@@ -208,8 +208,8 @@ def train(estimator: str, seed: int, data: dict, args: argparse.Namespace) -> No
         history["seconds"].append(time.perf_counter() - start)
         utils.check_finite(history["train_elbo"][-1] + history["elbo"][-1], f"the ELBO after epoch {epoch}")
         runs.save_checkpoint(path, config, modules, history)
-        train_elbo, valid_elbo, seconds = (history[key][-1] for key in ("train_elbo", "elbo", "seconds"))
-        text = f"ELBO train {train_elbo:.2f}, valid {valid_elbo:.2f}, {seconds:.1f} s"
+        to_go = utils.time_to_go(begin, epoch - done, args.epochs - done)
+        text = f"ELBO train {history['train_elbo'][-1]:.2f}, valid {history['elbo'][-1]:.2f}, {to_go} to go"
         print(f"{ESTIMATORS[estimator]}, seed {seed}, epoch {epoch}/{args.epochs}: {text}")
 
 
@@ -339,14 +339,14 @@ def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
     print(f"device: {utils.describe(args.device)}")
     if args.figures_only:
-        return pages.publish(runs.read_metrics(args.out, "q1_vae"), args.out, words)
+        return pages.publish(runs.read_metrics(args.out, "q1_vae"), args.out, problem)
     data = load_images(args)
     source = data["source"]
     print(f"data: {source}")
     if args.download:
         return
     trainings = [(name, seed) for seed in range(args.seed, args.seed + args.repeats) for name in ESTIMATORS]
-    runs.open_out(args, "q1_vae", [checkpoint_path(*training, args) for training in trainings])
+    runs.open_out(args, "q1_vae", [checkpoint_path(*training, args).name for training in trainings])
     for name, seed in trainings:
         train(name, seed, data, args)
 
@@ -360,9 +360,8 @@ def main(argv: list[str] | None = None) -> None:
 
     seconds += time.perf_counter() - start
     history = {f"{name}_seed{seed}": histories[name][seed] for seed in seeds for name in ESTIMATORS}
-    content = {"seconds": seconds, "history": history, "results": results}
-    metrics = runs.save_metrics(args, "q1_vae", source, provenance, **content)
-    pages.publish(metrics, args.out, words)
+    metrics = runs.save_metrics(args, "q1_vae", source, provenance, seconds, history, results)
+    pages.publish(metrics, args.out, problem)
 
 
 if __name__ == "__main__":

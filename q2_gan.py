@@ -11,12 +11,10 @@ the report of one who did the assignment.
 """
 
 import argparse
-import re
 import time
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from statistics import fmean
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +24,7 @@ from tqdm import tqdm, trange
 
 import utils
 from data.augmentation import scale
-from results import gan as words
+from results import gan as problem
 from results import pages, reader, runs
 from results.reader import Classifier
 from utils import natural, positive_float, positive_int, two_or_more
@@ -35,6 +33,8 @@ QUICK = {"iterations": 400, "width": 16, "lr": 1e-3, "classifier_steps": 150, "s
 SNAPSHOT_PLACES = (0, 0.14, 0.4, 1)  # of the iterations; the original's 0, 7,000, 20,000 and 50,000
 RECORD_EVERY = 10  # iterations
 SAVE_EVERY = 60  # seconds, with a line in the log
+MEASURED_WITH = ["samples", "perturb_dims", "certainty", "held_out", "neighbours", "coverage_samples"]
+MEASURED_WITH += ["starts", "controls", "pairs", "epsilons", "alphas"]
 
 
 def get_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -51,22 +51,22 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     flag("--snapshots", natural, None, "kept beside the last (default: at 0, 14 and 40%%)", nargs="+")
     flag("--perturb-dims", natural, [3, 30, 35, 50], "latent dimensions to perturb", nargs="+")
     flag("--classifier-steps", positive_int, 900, "updates of the classifier, 128 images each")
-    flag("--samples", two_or_more, 5000, "samples per snapshot and set of noise, to be measured")
+    flag("--samples", two_or_more, 10_000, "samples per snapshot, to be measured")
     parser.set_defaults(
         betas=[0.5, 0.9],  # of Adam
         augmentation={"rotation": 15, "scale": 1.2, "shift": 3, "contrast": 0.5, "inversion": 0.5},  # of `distort`
-        sure=0.9,  # probability from which the classifier is sure of a digit
-        noise_sets=5,  # independent ones, for the standard errors
+        certainty=0.9,  # probability of one digit from which an image is readable
         held_out=10_000,  # test images to compare with, at most
         neighbours=5,  # k of the coverage
+        coverage_samples=5000,  # of the coverage, at most
+        starts=200,  # of perturbations, at most
+        controls=20,  # dimensions, and random directions, to compare with
+        pairs=1000,  # of interpolations, at most
         epsilons=[1, 2, 3, 5, 10, 20],  # lengths of a perturbation, in standard deviations of the prior
         alphas=[round(0.1 * step, 1) for step in range(11)],  # places along an interpolation
     )
     args = utils.parse_args(parser, argv, QUICK)
     args.perturb_dims = list(dict.fromkeys(args.perturb_dims))
-    # of perturbations and of interpolations, in each set of noise; one more, so that there is one of few samples
-    args.starts, args.pairs = args.samples // 10 + 1, args.samples // 5 + 1
-    args.control_starts = args.samples // 100 + 1  # a start takes 1,200 images there
     places = args.snapshots or [round(place * args.iterations) for place in SNAPSHOT_PLACES]
     args.snapshots = sorted({*places, args.iterations})
     if args.snapshots[-1] > args.iterations:
@@ -148,19 +148,10 @@ def training_config(seed: int, args: argparse.Namespace, source: str) -> dict:
     return {key: getattr(args, key) for key in keys} | {"seed": seed, "source": source}
 
 
-def iterate(
-    images: Tensor,
-    generator: Generator,
-    critic: Critic,
-    generator_adam: torch.optim.Optimizer,
-    critic_adam: torch.optim.Optimizer,
-    args: argparse.Namespace,
-) -> Tensor:
-    """One iteration on uint8 images (N, 3, 32, 32); returns distance and penalty of the critic's last update, (2,)."""
-
-    def noise() -> Tensor:
-        return torch.randn(args.batch_size, args.latent_size, device=images.device)
-
+def iterate(images: Tensor, generator: Generator, critic: Critic, adams: tuple, args: argparse.Namespace) -> Tensor:
+    """One iteration on uint8 images (N, 3, 32, 32); returns distance and penalty of the critic's last update: (2,)."""
+    generator_adam, critic_adam = adams
+    noise = partial(torch.randn, args.batch_size, args.latent_size, device=images.device)
     # (1) Update the critic: maximise the distance minus the penalty
     for _ in range(args.critic_updates):
         x = scale(images[torch.randint(len(images), (args.batch_size,), device=images.device)])
@@ -203,19 +194,17 @@ def train(seed: int, data: dict, args: argparse.Namespace) -> None:
         return
     kept = sorted(args.out.glob(f"snapshot_*_seed{seed}.pt"))
     if kept and not path.exists():
-        text = f"would be overwritten, as there is no {path.name} to go on from"
-        raise utils.InputError(f"{kept[0]} {text}; give --iterations of the last snapshot, or {runs.ANEW}")
+        text = f"{path.name} to go on from is missing; give --iterations of the last snapshot, or {runs.ANEW}"
+        raise utils.InputError(f"{kept[0]} would be overwritten, as {text}")
     history = {"iteration": [], "distance": [], "penalty": [], "seconds": []}
     history, done = runs.resume(path, config, modules, history, args, "iteration")
     past = [i for i in args.snapshots if i < done and not snapshot_path(i, seed, args).exists()]
     if past:
         print(f"seed {seed}: iterations without a snapshot, which are past: {', '.join(map(str, past))}")
 
-    outputs = utils.replayed(
-        lambda: iterate(data["train_images"], generator, critic, generator_adam, critic_adam, args),
-        [generator_adam, critic_adam],
-        args.device,
-    )
+    adams = (generator_adam, critic_adam)
+    step = partial(iterate, data["train_images"], generator, critic, adams, args)
+    outputs = utils.replayed(step, adams, args.device)
     sums = torch.zeros(2, device=args.device)  # of distance and penalty since the last record
     begin = start = saved = time.perf_counter()
     if not done:  # else a training stopped before its first record could not go on beside its snapshot
@@ -237,7 +226,7 @@ def train(seed: int, data: dict, args: argparse.Namespace) -> None:
             if now - saved > SAVE_EVERY or iteration == args.iterations:
                 runs.save_checkpoint(path, config, modules, history)
                 saved = now
-                to_go = timedelta(seconds=round((now - begin) / (iteration - done) * (args.iterations - iteration)))
+                to_go = utils.time_to_go(begin, iteration - done, args.iterations - done)
                 with tqdm.external_write_mode():
                     text = f"distance {distance:.3f}, penalty {penalty:.4f}, {to_go} to go"
                     print(f"seed {seed}, iteration {iteration}/{args.iterations}: {text}")
@@ -245,11 +234,21 @@ def train(seed: int, data: dict, args: argparse.Namespace) -> None:
             runs.save_checkpoint(snapshot_path(iteration, seed, args), config, networks, history)
 
 
-def load_snapshot(iteration: int, seed: int, args: argparse.Namespace, source: str) -> tuple[Generator, Critic, dict]:
-    """Return generator and critic of a snapshot and the history up to it.
+class Snapshot(NamedTuple):
+    """The networks of one training at one iteration, and its history up to there."""
 
-    The generator is in evaluation mode, with batch-normalisation statistics of noise: those of training lag behind the
-    weights, and at iteration 0 there are none.
+    iteration: int
+    seed: int
+    generator: Generator
+    critic: Critic
+    history: dict
+
+
+def load_snapshot(iteration: int, seed: int, args: argparse.Namespace, source: str) -> Snapshot:
+    """Return what `train` saved, with the generator in evaluation mode.
+
+    Its batch-normalisation statistics are those of noise: those of training lag behind the weights, and at iteration 0
+    there are none.
     """
     networks = {"generator": Generator(args.latent_size, args.width), "critic": Critic(args.width)}
     config = training_config(seed, args, source)
@@ -257,19 +256,19 @@ def load_snapshot(iteration: int, seed: int, args: argparse.Namespace, source: s
     for network in networks.values():
         network.to(args.device, memory_format=utils.memory_format(args.device))
     torch.manual_seed(seed)
-    update_bn(torch.randn(20, args.batch_size, args.latent_size, device=args.device), networks["generator"])
-    return networks["generator"].eval(), networks["critic"], history
+    update_bn(torch.randn(20, args.batch_size, args.latent_size).to(args.device), networks["generator"])
+    return Snapshot(iteration, seed, networks["generator"].eval(), networks["critic"], history)
 
 
-def find_snapshots(args: argparse.Namespace, source: str) -> dict[int, dict[int, tuple]]:
-    """Return what `load_snapshot` does of all snapshots in OUT up to --iterations, by seed and iteration."""
+def find_snapshots(args: argparse.Namespace, source: str) -> dict[int, list[Snapshot]]:
+    """Return all snapshots in OUT up to --iterations, by seed, in their order."""
     names = {path.stem.split("_")[1] for path in args.out.glob("snapshot_*_seed*.pt")}
     found = {}
     for iteration in sorted(int(name) for name in names if name.isdecimal()):
         if iteration <= args.iterations:
             load = partial(load_snapshot, iteration, args=args, source=source)
             for seed, snapshot in runs.join(args, f"snapshot_{iteration}", load):
-                found.setdefault(seed, {})[iteration] = snapshot
+                found.setdefault(seed, []).append(snapshot)
     return dict(sorted(found.items()))
 
 
@@ -279,37 +278,30 @@ def generate(generator: Generator, z: Tensor) -> Tensor:
     return torch.cat([generator(chunk) for chunk in z.flatten(0, -2).split(500)]).unflatten(0, z.shape[:-1])
 
 
-def choose(images: Tensor, num: int) -> Tensor:
-    """`num` random ones of the uint8 images, or all, as floats in [-1, 1]."""
-    return scale(images[torch.randperm(len(images), device=images.device)[:num]])
-
-
 def perturb(z: Tensor, directions: Tensor, epsilons: Tensor) -> Tensor:
     """z + epsilon * direction for z: (N, L), directions (N, L) or (L,) and each of the epsilons (E,): (E, N, L)."""
     return z + epsilons[:, None, None] * directions
 
 
 def measure_perturbation(generator: Generator, classifier: Classifier, z: Tensor, args: argparse.Namespace) -> dict:
-    """Share of the sure starts z: (N, L) that reach another sure digit, mean over directions, and how many start.
+    """Share of the readable samples of z: (N, L) that reach another digit, by direction, and how many are readable.
 
-    Directions are the dimensions that are named and, for fewer starts, two controls: all dimensions, and as many random
-    directions of the same length.
+    Directions are the dimensions that are named and two controls: other dimensions, and random directions of the same
+    length.
     """
-    epsilons = torch.tensor(args.epsilons, device=z.device)
+    epsilons, unit = torch.tensor(args.epsilons, device=z.device), torch.eye(args.latent_size)
+    others = [dim for dim in torch.randperm(args.latent_size).tolist() if dim not in args.perturb_dims]
+    before = reader.read_digits(classifier, generate(generator, z), args.certainty)
 
-    def reached(z: Tensor, directions: Tensor) -> float:
-        before, shares = reader.read_digits(classifier, generate(generator, z), args.sure), []
-        for direction in directions.to(z.device):
-            images = generate(generator, perturb(z, direction, epsilons))
-            shares.append(reader.reached_share(before, reader.read_digits(classifier, images, args.sure)))
-        return fmean(shares)
+    def reached(direction: Tensor) -> float:
+        images = generate(generator, perturb(z, direction.to(z.device), epsilons))
+        return reader.reached_share(before, reader.read_digits(classifier, images, args.certainty))
 
-    size, few = args.latent_size, z[: args.control_starts]
     return {
-        "named": reached(z, torch.eye(size)[args.perturb_dims]),
-        "all": reached(few, torch.eye(size)),
-        "random": reached(few, F.normalize(torch.randn(size, size))),
-        "starts": int((reader.read_digits(classifier, generate(generator, z), args.sure) >= 0).sum()),
+        "starts": int((before >= 0).sum()),
+        "named": [reached(unit[dim]) for dim in args.perturb_dims],
+        "others": [reached(unit[dim]) for dim in others[: args.controls]],
+        "random": [reached(direction) for direction in F.normalize(torch.randn(args.controls, args.latent_size))],
     }
 
 
@@ -321,79 +313,80 @@ def interpolate(generator: Generator, z0: Tensor, z1: Tensor, alphas: Tensor) ->
     return latent, a * generate(generator, z0) + (1 - a) * generate(generator, z1)
 
 
-def stack_sets(sets: list) -> dict | list:
-    """Join equal nested dicts into one with lists of their leaves."""
-    if isinstance(sets[0], dict):
-        return {key: stack_sets([numbers[key] for numbers in sets]) for key in sets[0]}
-    return sets
+def measure_interpolation(generator: Generator, classifier: Classifier, z: Tensor, args: argparse.Namespace) -> dict:
+    """Share of readable images along latent and pixel paths between halves of z: (2 N, L), a number for each alpha."""
+    latent, pixel = interpolate(generator, *z.chunk(2), torch.tensor(args.alphas, device=z.device))
+    return {
+        name: (reader.read_digits(classifier, path, args.certainty) >= 0).double().mean(1).tolist()
+        for name, path in (("latent", latent), ("pixel", pixel))
+    }
 
 
-def evaluate(generators: dict, critics: dict, classifier: Classifier, data: dict, args: argparse.Namespace) -> dict:
-    """The numbers behind the claims: lists over sets of noise.
+def measure_snapshot(
+    snapshot: Snapshot, last: bool, classifier: Classifier, real: reader.RealImages, args: argparse.Namespace
+) -> dict:
+    """The numbers behind the claims on one snapshot; of the last one of a training its paths as well."""
+    torch.manual_seed(snapshot.seed)
+    z = torch.randn(args.samples, args.latent_size).to(args.device)  # drawn on the CPU, the same on every device
+    samples = generate(snapshot.generator, z)
+    numbers = reader.measure(samples, classifier, real, args)
+    if snapshot.iteration:  # an untrained critic says nothing
+        numbers["memorisation"] = reader.memorisation(snapshot.critic, real, samples)
+    if last:
+        pairs = min(args.pairs, args.samples // 2)
+        numbers["perturbation"] = measure_perturbation(snapshot.generator, classifier, z[: args.starts], args)
+        numbers["interpolation"] = measure_interpolation(snapshot.generator, classifier, z[: 2 * pairs], args)
+    return numbers
 
-    Per snapshot what `measure` and, but at iteration 0, `memorisation` return; of as many training images what
-    `measure` does; of the last snapshot what its perturbations and interpolations do; and, without sets, the digits in
-    the held-out images and what `judge` says of the classifier.
+
+def evaluate(found: dict[int, list[Snapshot]], data: dict, args: argparse.Namespace) -> dict:
+    """The numbers of each seed: what its classifier says of real images, and of each of its snapshots.
+
+    What was measured is kept in measured_seed<n>.json, so that an interruption loses one snapshot at most.
     """
-    torch.manual_seed(args.seed)
-    chosen = torch.randperm(len(data["test_images"]), device=args.device)[: args.held_out]
-    held_out = scale(data["test_images"][chosen])
-    real, probabilities = reader.classify(classifier, held_out)
-    radii = reader.neighbour_distances(real, args.neighbours)
-    last, alphas = generators[max(generators)], torch.tensor(args.alphas, device=args.device)
-    sets = []
-    for _ in trange(args.noise_sets, desc="evaluation", leave=False, disable=None):
-        z = torch.randn(args.samples, args.latent_size, device=args.device)
-        training = choose(data["train_images"], args.samples)
-        snapshots = {}
-        for iteration, generator in generators.items():
-            samples = generate(generator, z)
-            snapshots[str(iteration)] = reader.measure(samples, classifier, real, radii, args.sure)
-            if iteration:  # an untrained critic says nothing
-                ratio = reader.memorisation(critics[iteration], training, held_out, samples)
-                snapshots[str(iteration)]["memorisation"] = ratio
-        latent, pixel = interpolate(last, z[: args.pairs], z[-args.pairs :], alphas)
-        curves = {}
-        for name, path in (("latent", latent), ("pixel", pixel)):
-            curves[name] = (reader.read_digits(classifier, path, args.sure) >= 0).float().mean(1).tolist()
-        sets.append(
-            {
-                "per_snapshot": snapshots,
-                "training": reader.measure(training, classifier, real, radii, args.sure),
-                "perturbation": measure_perturbation(last, classifier, z[: args.starts], args),
-                "interpolation": {"sure": curves, "progressive": reader.progressive_share(latent)},
-            }
-        )
-    results = stack_sets(sets)
-    digits = reader.count_digits(reader.sure_digits(probabilities, args.sure))
-    results["held_out"] = {"images": len(held_out), "digits": digits}
-    results["classifier"] = reader.judge(classifier, held_out, probabilities, data["test_labels"][chosen], args.sure)
+    results, done, total, start = {}, 0, sum(map(len, found.values())), time.perf_counter()
+    settings = {key: vars(args)[key] for key in MEASURED_WITH} | {"source": data["source"]}
+    for seed, snapshots in found.items():
+        classifier = reader.train_classifier(seed, data, args)
+        real = reader.choose_real(classifier, data, args)
+        results[str(seed)] = reader.measure_real(classifier, real, args) | {"snapshots": {}}
+        for snapshot in snapshots:
+            iteration, last = snapshot.iteration, snapshot is snapshots[-1]
+            files = [snapshot_path(iteration, seed, args), runs.seed_path(args, "classifier", seed)]
+            key = runs.fingerprint([*files, Path(__file__), Path(reader.__file__)], settings | {"last": last})
+            measure = partial(measure_snapshot, snapshot, last, classifier, real, args)
+            numbers = runs.measured_once(runs.seed_path(args, "measured", seed, "json"), str(iteration), key, measure)
+            results[str(seed)]["snapshots"][str(iteration)] = numbers
+            done += 1
+            text = f"readable {numbers['readable']:.3f}, {utils.time_to_go(start, done, total)} to go"
+            print(f"measured seed {seed}, iteration {iteration}: {text}")
     return results
 
 
-def draw_images(generators: dict, classifier: Classifier, data: dict, args: argparse.Namespace) -> list[list[int]]:
-    """Write the figures of images and return the digits read in the perturbed ones, as `draw_perturbations` does.
+def draw_images(snapshots: list[Snapshot], data: dict, args: argparse.Namespace) -> list[list[int]]:
+    """Write the figures of images of one training; returns the digits read in the perturbed ones.
 
-    Perturbations and interpolations, of the last snapshot, start at noise whose image the classifier is sure of.
+    Perturbations and interpolations, of the last snapshot, start at noise whose image is readable.
     """
-    torch.manual_seed(args.seed)
-    z = torch.randn(1000, args.latent_size, device=args.device)
-    draw_samples(generators, classifier, z, data, args)
-    last = generators[max(generators)]
-    sure = reader.read_digits(classifier, generate(last, z), args.sure) >= 0
-    z = torch.cat([z[sure], z[~sure]])
+    seed, last = snapshots[-1].seed, snapshots[-1].generator
+    classifier = reader.train_classifier(seed, data, args)
+    torch.manual_seed(seed)
+    z = torch.randn(1000, args.latent_size).to(args.device)
+    draw_samples(snapshots, classifier, z, data, args)
+    readable = reader.read_digits(classifier, generate(last, z), args.certainty) >= 0
+    z = torch.cat([z[readable], z[~readable]])
     draw_interpolations(last, z[:8:2], z[1:8:2], args)
     return draw_perturbations(last, classifier, z, args)
 
 
-def draw_samples(generators: dict, classifier: Classifier, z: Tensor, data: dict, args: argparse.Namespace) -> None:
+def draw_samples(snapshots: list, classifier: Classifier, z: Tensor, data: dict, args: argparse.Namespace) -> None:
     """The same noise at all snapshots, held-out images, and the training images nearest to the last samples."""
     columns = min(20, len(data["test_images"]))
-    rows = {f"iteration {i:,}": generate(generator, z[:columns]) for i, generator in generators.items()}
-    features, _ = reader.classify(classifier, rows[f"iteration {max(generators):,}"])
+    rows = {f"iteration {s.iteration:,}": generate(s.generator, z[:columns]) for s in snapshots}
+    features, _ = reader.classify(classifier, rows[f"iteration {snapshots[-1].iteration:,}"])
     training = torch.cat([reader.classify(classifier, scale(chunk))[0] for chunk in data["train_images"].split(2000)])
     nearest = torch.cdist(features, training).argmin(1)
-    rows["held out"] = choose(data["test_images"], columns)
+    rows["held out"] = scale(data["test_images"][torch.randperm(len(data["test_images"]))[:columns].to(args.device)])
     rows["nearest training image"] = scale(data["train_images"][nearest])
     title = "Samples of the same noise; held-out images; nearest training images (in features) to the last samples"
     utils.draw_strips(rows, [""] * columns, title, args.out / "samples.png")
@@ -402,15 +395,15 @@ def draw_samples(generators: dict, classifier: Classifier, z: Tensor, data: dict
 def draw_perturbations(generator: Generator, classifier: Classifier, z: Tensor, args: argparse.Namespace) -> list:
     """One dimension raised, from one z for all dimensions, then from one for each.
 
-    Returns the digits that the classifier is sure of, a row for each of the figure, from ε = 0 on; -1 where it is not.
+    Returns the digits that are read, a row for each of the figure, from ε = 0 on; -1 where none is.
     """
     dims, epsilons = args.perturb_dims, torch.arange(args.epsilons[-1] + 1, device=args.device)
     directions = torch.eye(args.latent_size, device=args.device)[[*dims, *dims]]
     starts = torch.cat([z[:1].expand(len(dims), -1), z[1 : len(dims) + 1]])
     images = generate(generator, perturb(starts, directions, epsilons)).transpose(0, 1)
-    digits = reader.read_digits(classifier, images, args.sure).tolist()
+    digits = reader.read_digits(classifier, images, args.certainty).tolist()
     names = [f"dimension {d}, same z" for d in dims] + [f"dimension {d}, own z" for d in dims]
-    title = f"One latent dimension raised by ε, with the digit the classifier is sure of, iteration {args.iterations:,}"
+    title = "One latent dimension raised by ε, with the digit that is read"
     rows, labels = dict(zip(names, images, strict=True)), ["ε = 0", *epsilons.tolist()[1:]]
     utils.draw_strips(rows, labels, title, args.out / "perturbation.png", digits)
     return digits
@@ -423,7 +416,7 @@ def draw_interpolations(generator: Generator, z0: Tensor, z1: Tensor, args: argp
     for pair in range(len(z0)):
         rows[f"pair {pair + 1}, (a) latent"] = latent[:, pair]
         rows[f"pair {pair + 1}, (b) pixel"] = pixel[:, pair]
-    title = f"Interpolation from z1 (α = 0) to z0 (α = 1), iteration {args.iterations:,}"
+    title = "Interpolation from z1 (α = 0) to z0 (α = 1)"
     utils.draw_strips(rows, ["α = 0", *args.alphas[1:]], title, args.out / "interpolation.png")
 
 
@@ -431,35 +424,26 @@ def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
     print(f"device: {utils.describe(args.device)}")
     if args.figures_only:
-        return pages.publish(runs.read_metrics(args.out, "q2_gan"), args.out, words)
+        return pages.publish(runs.read_metrics(args.out, "q2_gan"), args.out, problem)
     data = utils.load_rgb(args)
     print(f"data: {data['source']}")
     if args.download:
         return
     seeds = range(args.seed, args.seed + args.repeats)
-    earlier = [path for path in args.out.glob("*.pt") if re.fullmatch(r"checkpoint|classifier|snapshot_\d+", path.stem)]
-    runs.open_out(args, "q2_gan", [*earlier, *(path for seed in seeds for path in args.out.glob(f"*_seed{seed}.pt"))])
-    if earlier and not args.restart:
-        text = "is of an earlier version, whose files name no seed; move them away, or --restart discards them"
-        raise utils.InputError(f"{earlier[0]} {text}, another --out keeps them")
+    runs.open_out(args, "q2_gan", [f"*_seed{seed}.*" for seed in seeds])
     torch.backends.cudnn.benchmark = True
     for seed in seeds:
         train(seed, data, args)
 
     start = time.perf_counter()
-    seed, snapshots = next(iter(find_snapshots(args, data["source"]).items()))
-    generators = {iteration: generator for iteration, (generator, _, _) in snapshots.items()}
-    critics = {iteration: critic for iteration, (_, critic, _) in snapshots.items()}
-    *_, (_, _, history) = snapshots.values()
-    classifier = reader.train_classifier(seed, data, args)
-    print(f"measuring {len(generators)} snapshots, {args.noise_sets} times {args.samples} samples of each")
-    results = {"snapshots": list(generators)} | evaluate(generators, critics, classifier, data, args)
-    results["digits"] = draw_images(generators, classifier, data, args)
-    seconds = sum(history["seconds"]) + time.perf_counter() - start
-    training = {"training": {key: history[key] for key in ("iteration", "distance", "penalty")}}
-    content = {"seconds": seconds, "history": training, "results": results}
-    metrics = runs.save_metrics(args, "q2_gan", data["source"], history["provenance"], **content)
-    pages.publish(metrics, args.out, words)
+    found = find_snapshots(args, data["source"])
+    results = {"seeds": evaluate(found, data, args)}
+    results["digits"] = draw_images(found[min(found)], data, args)
+    histories = {seed: snapshots[-1].history for seed, snapshots in found.items()}
+    provenance, seconds = runs.take_provenance(histories.values())
+    seconds += time.perf_counter() - start
+    metrics = runs.save_metrics(args, "q2_gan", data["source"], provenance, seconds, histories, results)
+    pages.publish(metrics, args.out, problem)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from tqdm import tqdm
 import utils
 from data.augmentation import augment, normalise
 from results import pages, runs
-from results import simsiam as words
+from results import simsiam as problem
 from utils import natural, positive_float, positive_int, two_or_more
 
 QUICK = {"epochs": 3, "batch_size": 64, "train_images": 1600, "test_images": 1000, "lr": 0.4, "knn_k": 20}
@@ -36,31 +35,23 @@ RUNS = {  # keyword arguments of SimSiam
     "no_predictor": {"MLP_mode": "no_pred_mlp"},
     "fixed_random_predictor": {"MLP_mode": "fixed_random_init"},
 }
-BATCH_CURVES = ("loss", "batch_std")  # means over the batches of an epoch
-# of the test images: what `monitor` returns
-MONITORS = ("knn_accuracy", "knn_accuracy_backbone", "output_std", "effective_rank", "median_distance", "silent")
-CURVES = (*BATCH_CURVES, *MONITORS)
 
 
 def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The recipe: the assignment's defaults, each with its sentence."""
     parser = utils.make_parser(__doc__, "q3_simsiam", ["cifar10", "svhn", "synthetic"], QUICK)
     flag = parser.flag
-    originals = ["baseline", "no_stop_gradient", "no_predictor"]
-    runs_help = "to train; all that is finished in OUT is joined"
-    parser.add_argument("--runs", nargs="+", choices=list(RUNS), default=originals, help=runs_help)
+    flag("--runs", str, list(RUNS)[:3], "to train; what is finished in OUT is joined", nargs="+", choices=list(RUNS))
     flag("--epochs", positive_int, 100, "passes over the training images")
     flag("--batch-size", two_or_more, 1024, "images per update")
-    lr_help = "learning rate of SGD per 256 images of a batch, with cosine decay but for the predictor"
-    flag("--lr", positive_float, 0.03, lr_help)
+    flag("--lr", positive_float, 0.03, "of SGD, per 256 images of a batch, with cosine decay but for the predictor")
     flag("--dim", two_or_more, 2048, "width d of the projector's output")
     flag("--pred-dim", positive_int, 512, "hidden width of the predictor")
     flag("--knn-k", positive_int, 200, "neighbours of the kNN classifier")
     flag("--knn-temperature", positive_float, 0.1, "of its votes")
     flag("--train-images", natural, 0, "size of a random subset to train on; 0 is all")
     flag("--test-images", natural, 0, "test images used, from the first; 0 is all")
-    precision_help = "of the network in training (default: bfloat16 on cuda, else float32)"
-    parser.add_argument("--precision", choices=["float32", "bfloat16"], help=precision_help)
+    flag("--precision", str, None, "in training (bfloat16 on cuda, else float32)", choices=["float32", "bfloat16"])
     parser.set_defaults(momentum=0.9, weight_decay=5e-4)  # of SGD
     args = utils.parse_args(parser, argv, QUICK)
     args.runs = list(dict.fromkeys(args.runs))
@@ -294,7 +285,7 @@ def training_config(run: str, seed: int, args: argparse.Namespace, source: str) 
 def train(run: str, seed: int, data: dict, args: argparse.Namespace) -> None:
     """Train one of RUNS, or go on from its checkpoint, where the history is kept.
 
-    Entry 0 of each curve is the untrained network's (of loss and batch_std that of the first batch), the others are the
+    Entry 0 of each curve is the untrained network's (of loss and batch_std the first batch's), the others are the
     epochs'; `seconds` has the epochs alone.
     """
     torch.manual_seed(seed)
@@ -304,16 +295,16 @@ def train(run: str, seed: int, data: dict, args: argparse.Namespace) -> None:
     optimizer = make_optimizer(model, lr, args.momentum, args.weight_decay)
     modules = {"model": model, "optimizer": optimizer}
     path, config = checkpoint_path(run, seed, args), training_config(run, seed, args, data["source"])
-    history = {key: [] for key in (*CURVES, "seconds")}
-    history, done = runs.resume(path, config, modules, history, args)
+    history, done = runs.resume(path, config, modules, {"seconds": []}, args)
     name = f"{run} seed {seed}"
 
     def record(numbers: dict[str, float]) -> None:
         for key, value in numbers.items():
-            history[key].append(value)
+            history.setdefault(key, []).append(value)
 
     if not done:
         record(monitor(model, data, args))
+    begin = time.perf_counter()
     for epoch in range(done + 1, args.epochs + 1):
         start, steps = time.perf_counter(), []
         model.train()
@@ -332,18 +323,18 @@ def train(run: str, seed: int, data: dict, args: argparse.Namespace) -> None:
             loss.backward()
             optimizer.step()
             steps.append(torch.stack([loss.detach(), output_std(z1)]))
-        numbers = torch.stack(steps)
-        utils.check_finite(numbers, f"the loss in epoch {epoch} of {name}")
+        steps = torch.stack(steps)
+        utils.check_finite(steps, f"the loss in epoch {epoch} of {name}")
         if epoch == 1:
-            record(dict(zip(BATCH_CURVES, numbers[0].tolist(), strict=True)))
-        record(dict(zip(BATCH_CURVES, numbers.mean(0).tolist(), strict=True)))
-        record(monitor(model, data, args))
-        record({"seconds": time.perf_counter() - start})
+            record({"loss": steps[0, 0].item(), "batch_std": steps[0, 1].item()})
+        loss, batch_std = steps.mean(0).tolist()
+        numbers = {"loss": loss, "batch_std": batch_std} | monitor(model, data, args)
+        record(numbers | {"seconds": time.perf_counter() - start})
         if epoch == args.epochs:
             history["knn_accuracy_float64"] = accuracy_float64(model, data, args)
         runs.save_checkpoint(path, config, modules, history)
-        text = ", ".join(f"{key} {history[key][-1]:.4g}" for key in CURVES)
-        to_go = timedelta(seconds=round(history["seconds"][-1] * (args.epochs - epoch)))
+        text = ", ".join(f"{key} {value:.4g}" for key, value in numbers.items())
+        to_go = utils.time_to_go(begin, epoch - done, args.epochs - done)
         print(f"{name} epoch {epoch}/{args.epochs}: {text}, {to_go} to go in this run")
 
 
@@ -358,14 +349,14 @@ def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
     print(f"device: {utils.describe(args.device)}")
     if args.figures_only:
-        return pages.publish(runs.read_metrics(args.out, "q3_simsiam"), args.out, words)
+        return pages.publish(runs.read_metrics(args.out, "q3_simsiam"), args.out, problem)
     data = load_images(args)
     source = data["source"]
     print(f"data: {source}")
     if args.download:
         return
     trainings = [(run, seed) for seed in range(args.seed, args.seed + args.repeats) for run in args.runs]
-    runs.open_out(args, "q3_simsiam", [checkpoint_path(*training, args) for training in trainings])
+    runs.open_out(args, "q3_simsiam", [checkpoint_path(*training, args).name for training in trainings])
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = False  # the monitors need float32's digits
     for run, seed in trainings:
@@ -373,19 +364,16 @@ def main(argv: list[str] | None = None) -> None:
 
     load = partial(load_model, args=args, source=source)
     histories, provenance, seconds = runs.finished_trainings(args, list(RUNS), load)
-    results = {}
+    results = {run: {} for run in histories}
     for run, seeds in histories.items():
-        results[run] = {}
         for seed, history in seeds.items():
-            results[run][seed] = {key: history[key][-1] for key in CURVES} | {"epochs": len(history["seconds"])}
-            results[run][seed]["knn_accuracy_float64"] = history.pop("knn_accuracy_float64")
-            untrained = {key: history[key][0] for key in MONITORS}
+            ends = {"epochs": len(history["seconds"]), "knn_accuracy_float64": history.pop("knn_accuracy_float64")}
+            results[run][seed] = ends | {key: curve[-1] for key, curve in history.items() if key != "seconds"}
+            untrained = {key: curve[0] for key, curve in history.items() if key not in ("loss", "batch_std", "seconds")}
             results.setdefault("untrained", untrained)  # that of the first
-    results["knn_accuracy_pixels"] = pixel_accuracy(data, args)
-    results["test_images"] = len(data["test_images"])
-    content = {"seconds": seconds, "history": histories, "results": results}
-    metrics = runs.save_metrics(args, "q3_simsiam", source, provenance, **content)
-    pages.publish(metrics, args.out, words)
+    results |= {"knn_accuracy_pixels": pixel_accuracy(data, args), "test_images": len(data["test_images"])}
+    metrics = runs.save_metrics(args, "q3_simsiam", source, provenance, seconds, histories, results)
+    pages.publish(metrics, args.out, problem)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import uuid
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from http.client import HTTPException
 from pathlib import Path
 from typing import NoReturn
@@ -248,6 +249,11 @@ def check_finite(value: Tensor | float, what: str) -> None:
     """Raise InputError if `value`, in words `what`, is not finite."""
     if not torch.isfinite(torch.as_tensor(value)).all():
         raise InputError(f"{what} is not finite; what was saved before is kept; try a lower --lr and another --out")
+
+
+def time_to_go(start: float, done: int, total: int) -> timedelta:
+    """Return the time that `total` - `done` take at the rate since `start`, a time of time.perf_counter."""
+    return timedelta(seconds=round((time.perf_counter() - start) / done * (total - done)))
 
 
 def mean(values: Tensor) -> float:

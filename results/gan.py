@@ -1,6 +1,7 @@
 """Problem 2 from its metrics.json: the original's claims as data, what fills the page, the curves."""
 
 import math
+from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
 
@@ -17,78 +18,146 @@ SOURCES = [
 ]
 RECIPE = {"iterations": 50_000, "critic_updates": 5, "penalty": 10, "batch_size": 64, "lr": 1e-4}  # the original's
 RECIPE |= {"betas": [0.5, 0.9], "width": 64, "latent_size": 100, "perturb_dims": [3, 30, 35, 50]}
-THREE = "share of the three most frequent sure digits at 20,000, minus held-out images'"
-REACHED = "share of samples with a sure digit that reach another, mean of the four"
-HALF_WAY = "S at α = 0.5 over S at the ends, {}"
-STEPS = "share of steps away from the start and nearer to the end, in pixels"
+NOISE = ["readable_0", "readable_0_over_real"]
+INDISTINCT = ["readable_7000", "readable_7000_over_real"]
+PROPER = ["readable_20000", "readable_20000_over_real"]
+REACHED = ["reached_3", "reached_30", "reached_35", "reached_50"]
+READABLE = "readable samples at {}, as a share of all, and over held-out images' share"
+READ = "readable {0}; over real images' share {1}"
 CLAIMS = [
-    Claim("2.2", "model 0: nothing but noise", "S at 0", "<", 0.05),
-    Claim("2.2", "after 7,000: too indistinct to detect the numbers", "S at 7,000", "<", 0.5),
-    Claim("2.2", "after 20,000: the majority of the digits are proper", "S at 20,000", ">", 0.5),
-    Claim("2.2", "primarily 2, 6 and 8", THREE, ">", 0.2),
-    Claim("2.2", "after 50,000: far more diverse", "coverage at 50,000 minus at 20,000", ">", 0.05),
-    Claim("2.2", "crisper", "S at 50,000 minus at 20,000", ">", 0),
-    Claim("2.3", "dimensions 3, 30, 35, 50 change the digit for ε from 1 to 20", REACHED, ">", 0.5),
-    Claim("2.4", "latent interpolation stays on the data manifold", HALF_WAY.format("latent"), ">", 0.8),
-    Claim("2.4", "pixel interpolation does not", HALF_WAY.format("pixel"), "<", 0.8),
-    Claim("2.4", "latent: the digit changes progressively", STEPS, ">", 0.75),
+    Claim("2.2", "model 0: nothing but noise", READABLE.format(0), NOISE, "<", 0.05, READ),
+    Claim("2.2", "after 7,000: too indistinct to detect", READABLE.format("7,000"), INDISTINCT, "<", 0.5, READ),
+    Claim("2.2", "after 20,000: mostly proper digits", READABLE.format("20,000"), PROPER, ">", 0.5, READ),
+    Claim("2.2", "primarily 2, 6 and 8", "their share of the readable samples at 20,000", ["two_six_eight"], ">", 0.5),
+    Claim("2.2", "after 50,000: far more diverse", "coverage at 50,000 minus at 20,000", ["coverage_gain"], ">", 0.05),
+    Claim("2.2", "crisper", "sharpness at 50,000 minus at 20,000", ["sharpness_gain"], ">", 0),
+    Claim(
+        "2.3",
+        "dimensions 3, 30, 35, 50 change the digit for ε from 1 to 20",
+        "share of readable samples at 50,000 that reach another digit, for each of the four",
+        REACHED,
+        here="{0}, {1}, {2}, {3}",
+    ),
+    Claim(
+        "2.4",
+        "latent interpolation stays on the data manifold",
+        "readable images half-way over those at the ends, latent paths, at 50,000",
+        ["half_way_latent"],
+        ">",
+        0.8,
+    ),
+    Claim(
+        "2.4",
+        "pixel interpolation does not",
+        "readable images half-way over those at the ends, pixel paths, at 50,000",
+        ["half_way_pixel"],
+        "<",
+        0.8,
+    ),
 ]
 BELIEVED = {  # of the classifier on held-out images, fixed before any sample was measured
-    "right_where_sure": (">=", 0.97),
-    "sure": (">=", 0.80),
-    "sure_of_scrambled": ("<=", 0.10),
+    "right_where_readable": (">=", 0.97),
+    "readable": (">=", 0.80),
+    "readable_scrambled": ("<=", 0.10),
 }
 
 
-def three_most_frequent(histogram: list[int]) -> float:
-    """Return the share of the three most frequent digits; 0 where there is none."""
-    return sum(sorted(histogram)[-3:]) / max(1, sum(histogram))
-
-
-def most_frequent(histograms: list[list[int]]) -> str:
-    """Return the share of the three most frequent digits over sets of noise, and which they are in all together."""
-    totals = [sum(counts) for counts in zip(*histograms, strict=True)]
-    digits = sorted(range(10), key=totals.__getitem__, reverse=True)[:3]
-    return f"{mean_error([*map(three_most_frequent, histograms)])} ({', '.join(map(str, digits))})"
-
-
-def quantities(metrics: dict) -> dict[str, list[float]]:
-    """Return what the claims name, as far as it was measured: a number for every set of noise."""
-    results = metrics["results"]
-    snapshots = {int(iteration): numbers for iteration, numbers in results["per_snapshot"].items()}
-    numbers = {f"S at {iteration:,}": snapshot["sure"] for iteration, snapshot in snapshots.items()}
-    if 20_000 in snapshots:
-        real = three_most_frequent(results["held_out"]["digits"])
-        numbers[THREE] = [three_most_frequent(digits) - real for digits in snapshots[20_000]["digits"]]
-    if 20_000 in snapshots and 50_000 in snapshots:
-        for name, key in (("S", "sure"), ("coverage", "coverage")):
-            pairs = zip(snapshots[50_000][key], snapshots[20_000][key], strict=True)
-            numbers[f"{name} at 50,000 minus at 20,000"] = [late - early for late, early in pairs]
-    if all(results["perturbation"]["starts"]):
-        numbers[REACHED] = results["perturbation"]["named"]
-    numbers[STEPS] = results["interpolation"]["progressive"]
-    for path in ("latent", "pixel"):
-        curves = results["interpolation"]["sure"][path]
-        if all(curve[0] + curve[-1] for curve in curves):  # else there is nothing to compare with
-            numbers[HALF_WAY.format(path)] = [2 * curve[len(curve) // 2] / (curve[0] + curve[-1]) for curve in curves]
-    return numbers
+def doubt(seed: dict) -> str:
+    """Return why the classifier of a training is not believed; "" where it is."""
+    for name, (sign, limit) in BELIEVED.items():
+        value = seed["classifier"][name]
+        if value < limit if sign == ">=" else value > limit:
+            return f"{name.replace('_', ' ')} {value:.3f}, not {sign} {limit}"
+    return ""
 
 
 def objection(metrics: dict) -> str:
     """Return why nothing is decided, in a sentence."""
     if reason := pages.objection(metrics, SOURCES, RECIPE):
         return reason
-    classifier = metrics["results"]["classifier"]
-    for name, (sign, limit) in BELIEVED.items():
-        fails = classifier[name] < limit if sign == ">=" else classifier[name] > limit
-        if fails:
-            failed = f"{name.replace('_', ' ')} {classifier[name]:.3f}, not {sign} {limit}"
-            return f"No verdict: the classifier is not believed ({failed})."
-    return ""
+    doubts = [doubt(seed) for seed in metrics["results"]["seeds"].values()]
+    return f"No verdict: no classifier is believed ({doubts[0]})." if all(doubts) else ""
+
+
+def counted(metrics: dict) -> dict[str, dict]:
+    """Return the seeds whose classifier is believed; all where none is, as then nothing is decided."""
+    seeds = metrics["results"]["seeds"]
+    return {name: seed for name, seed in seeds.items() if not doubt(seed)} or seeds
+
+
+def half_way(curve: list[float]) -> float | None:
+    """Return the middle of a curve over the mean of its ends; None where there is nothing to compare with."""
+    ends = curve[0] + curve[-1]
+    return 2 * curve[len(curve) // 2] / ends if ends else None
+
+
+def quantities(metrics: dict) -> dict[str, list[float]]:
+    """Return what the claims name: a number for every training that counts and has the snapshots."""
+    numbers = defaultdict(list)
+
+    def add(key: str, value: float | None) -> None:
+        if value is not None:
+            numbers[key].append(value)
+
+    for seed in counted(metrics).values():
+        snapshots = {int(iteration): snapshot for iteration, snapshot in seed["snapshots"].items()}
+        for iteration in snapshots.keys() & {0, 7000, 20_000}:
+            readable = snapshots[iteration]["readable"]
+            add(f"readable_{iteration}", readable)
+            if real := seed["classifier"]["readable"]:
+                add(f"readable_{iteration}_over_real", readable / real)
+        if 20_000 in snapshots and (total := sum(digits := snapshots[20_000]["digits"])):
+            add("two_six_eight", (digits[2] + digits[6] + digits[8]) / total)
+        if snapshots.keys() >= {20_000, 50_000}:
+            for key in snapshots[20_000].keys() & snapshots[50_000].keys() & {"coverage", "sharpness"}:
+                add(f"{key}_gain", snapshots[50_000][key] - snapshots[20_000][key])
+        paths = snapshots.get(50_000, {})
+        if paths.get("perturbation", {}).get("starts"):
+            for dim, share in zip(metrics["config"]["perturb_dims"], paths["perturbation"]["named"], strict=True):
+                add(f"reached_{dim}", share)
+        for path, curve in paths.get("interpolation", {}).items():
+            add(f"half_way_{path}", half_way(curve))
+    return numbers
+
+
+def entries(metrics: dict, *keys: str) -> list:
+    """Return an entry of nested dicts, as far as it was measured, of every training that counts."""
+    values = list(counted(metrics).values())
+    for key in keys:
+        values = [value[key] for value in values if value.get(key) is not None]
+    return values
+
+
+def iterations(metrics: dict) -> list[int]:
+    """Return the iterations of all snapshots in their order."""
+    return sorted({int(iteration) for seed in counted(metrics).values() for iteration in seed["snapshots"]})
+
+
+def effective_digits(digits: list[int]) -> float | None:
+    """Return 2 to the entropy of how often each digit is read: 1 if always the same, 10 if all alike; None of none."""
+    shares = [count / sum(digits) for count in digits if count]
+    return 2 ** -sum(share * math.log2(share) for share in shares) if shares else None
+
+
+def summary(metrics: dict) -> list[list]:
+    """Return the numbers of the last snapshot, for a run that decides nothing."""
+    last = iterations(metrics)[-1]
+    snapshot = ("snapshots", str(last))
+    rows = [["readable real images (a classifier is 90% sure of a digit)", entries(metrics, "classifier", "readable")]]
+    rows.append([f"readable samples at iteration {last:,}", entries(metrics, *snapshot, "readable")])
+    rows.append(
+        ["real images with a sample in their neighbourhood (coverage)", entries(metrics, *snapshot, "coverage")]
+    )
+    for path in ("latent", "pixel"):
+        ratios = map(half_way, entries(metrics, *snapshot, "interpolation", path))
+        rows.append(
+            [f"readable half-way over at the ends, {path} paths", [ratio for ratio in ratios if ratio is not None]]
+        )
+    return [[label, mean_error(values)] for label, values in rows]
 
 
 def changes(digits: list[int]) -> str:
-    """Return what is read along a row; digits are those at ε = 0, 1, 2, …, -1 where the classifier is not sure."""
+    """Return what is read along a row; digits are those at ε = 0, 1, 2, …, -1 where none is readable."""
     steps, last = [], -1
     for epsilon, digit in enumerate(digits):
         if digit not in (last, -1):
@@ -97,47 +166,52 @@ def changes(digits: list[int]) -> str:
     return ", ".join(steps) or "-"
 
 
-def places(metrics: dict) -> dict:
-    """Return what the template has places for."""
-    results, config = metrics["results"], metrics["config"]
-    training, held_out, classifier = results["training"], results["held_out"], results["classifier"]
-    perturbation = results["perturbation"]
-    samples = [["images", "S", "coverage", "Fréchet distance, not FID", "three most frequent", "r"]]
-    for iteration, numbers in results["per_snapshot"].items():
-        top = most_frequent(numbers["digits"])
-        memorised = mean_error(numbers["memorisation"]) if "memorisation" in numbers else "-"
-        row = [mean_error(numbers[key]) for key in ("sure", "coverage", "frechet")]
-        samples.append([f"iteration {int(iteration):,}", *row, top, memorised])
-    samples.append(["real images, phases scrambled", f"{classifier['sure_of_scrambled']:.4f}", "-", "-", "-", "-"])
-    row = [f"{classifier['sure']:.4f}", mean_error(training["coverage"]), mean_error(training["frechet"])]
-    samples.append(["real images", *row, most_frequent([held_out["digits"]]), "-"])
+def samples_table(metrics: dict) -> str:
+    """Return what was measured of each snapshot, and of real images in the same way."""
+    rows = [["images", "trainings", "readable", "effective digits", "coverage", "Fréchet distance", "sharpness", "r"]]
+    places = {f"iteration {i:,}": ("snapshots", str(i)) for i in iterations(metrics)}
+    for name, place in (places | {"held-out images": ("held_out",), "training images": ("training",)}).items():
+        digits = map(effective_digits, entries(metrics, *place, "digits"))
+        row = [name, len(entries(metrics, *place)), mean_error(entries(metrics, *place, "readable"))]
+        row.append(mean_error([number for number in digits if number is not None]))
+        for key in ("coverage", "frechet", "sharpness", "memorisation"):
+            row.append(mean_error(entries(metrics, *place, key)))
+        rows.append(row)
+    return make_table(rows)
 
-    believed = [["on held-out images", "measured", "needed"]]
-    believed += [
-        [name.replace("_", " "), classifier[name], f"{sign} {limit}"] for name, (sign, limit) in BELIEVED.items()
-    ]
+
+def context(metrics: dict) -> dict:
+    """Return what the template names."""
+    config, seeds = metrics["config"], metrics["results"]["seeds"]
+    believed = [["on held-out images", *(f"seed {seed}" for seed in seeds), "needed"]]
+    for name, (sign, limit) in BELIEVED.items():
+        measured = [f"{seed['classifier'][name]:.3f}" for seed in seeds.values()]
+        believed.append([name.replace("_", " "), *measured, f"{sign} {limit}"])
     read = [["dimension", "digits read from one z for all", "digits read from a z of its own"]]
     for i, dim in enumerate(config["perturb_dims"]):
-        own = results["digits"][i + len(config["perturb_dims"])]
-        read.append([dim, changes(results["digits"][i]), changes(own)])
-    paths = [["S along the path", "α = 0", "α = 0.5", "α = 1"]]
+        own = metrics["results"]["digits"][i + len(config["perturb_dims"])]
+        read.append([dim, changes(metrics["results"]["digits"][i]), changes(own)])
+    last = ("snapshots", str(iterations(metrics)[-1]))
+    paths = [["path", "readable at α = 0", "half-way", "at α = 1"]]
     for path in ("latent", "pixel"):
-        along = [*map(mean_error, zip(*results["interpolation"]["sure"][path], strict=True))]
-        paths.append([path, along[0], along[len(along) // 2], along[-1]])
-    return {
-        "samples": make_table(samples),
-        "memorised": memorised,  # by the last snapshot
+        curves = entries(metrics, *last, "interpolation", path)
+        row = [mean_error([curve[place] for curve in curves]) for place in (0, len(config["alphas"]) // 2, -1)]
+        paths.append([path, *row])
+    reached = {}
+    for key in ("named", "others", "random"):
+        reached[f"reached_{key}"] = mean_error(
+            [fmean(shares) for shares in entries(metrics, *last, "perturbation", key)]
+        )
+    return reached | {
+        "samples": samples_table(metrics),
+        "accuracy": mean_error(entries(metrics, "classifier", "accuracy")),
+        "mixes": mean_error(entries(metrics, "classifier", "readable_mixes")),
         "believed": make_table(believed),
-        "reached_named": mean_error(perturbation["named"]),
-        "reached_all": mean_error(perturbation["all"]),
-        "reached_random": mean_error(perturbation["random"]),
-        "sure_starts": f"{fmean(perturbation['starts']):.0f}",
+        "starts": mean_error(entries(metrics, *last, "perturbation", "starts")),
         "read": make_table(read),
         "paths": make_table(paths),
-        "limits": {name: limit for name, (_, limit) in BELIEVED.items()},
         "augmentation": ", ".join(f"{name} {size:g}" for name, size in config["augmentation"].items()),
         "epsilons": ", ".join(map(str, config["epsilons"])),
-        "progressive": mean_error(results["interpolation"]["progressive"]),
     }
 
 
@@ -149,13 +223,13 @@ def draw_curves(metrics: dict, out: Path) -> None:
 
 
 def draw_training(metrics: dict, path: Path) -> None:
-    training = metrics["history"]["training"]
+    """The critic's estimate and the penalty, a line for each seed."""
     figure, ((distance, penalty),) = utils.subplots(1, 2)
-    iterations = training["iteration"]
-    marker = "." if len(iterations) < 20 else None
-    distance.plot(iterations, training["distance"], linewidth=1, marker=marker)
+    for history in metrics["history"].values():
+        marker = "." if len(history["iteration"]) < 20 else None
+        distance.plot(history["iteration"], history["distance"], linewidth=0.8, marker=marker)
+        penalty.plot(history["iteration"], history["penalty"], linewidth=0.8, marker=marker)
     distance.set_title("Critic's estimate of the distance")
-    penalty.plot(iterations, training["penalty"], linewidth=1, marker=marker)
     penalty.set_title("Lipschitz penalty")
     for axes in (distance, penalty):
         axes.set_yscale("symlog", linthresh=0.001, subs=[2, 5])  # logarithmic, but an estimate may be negative
@@ -163,40 +237,39 @@ def draw_training(metrics: dict, path: Path) -> None:
         axes.yaxis.set_minor_formatter("{x:g}")
         axes.locator_params(axis="x", nbins=6)
         axes.xaxis.set_major_formatter("{x:,.0f}")
-        axes.set(xlabel="generator iteration", ylabel=f"mean of {iterations[0]} iterations (linear below 0.001)")
+        axes.set(xlabel="generator iteration", ylabel="mean of ten iterations")
     utils.save_figure(figure, path)
 
 
 def draw_quality(metrics: dict, path: Path) -> None:
-    results = metrics["results"]
-    iterations, snapshots = results["snapshots"], list(results["per_snapshot"].values())
-    figure, ((sure, coverage, frechet),) = utils.subplots(1, 3)
-    style = {"color": "C0", "marker": ".", "linewidth": 0.8, "clip_on": False}
-    sure.plot(iterations, [s["sure"] for s in snapshots], **style)
-    sure.axhline(results["classifier"]["sure"], color="black", linestyle=":", label="real images")
-    sure.set(title="S: sure of a digit", ylabel="share of the samples", ylim=(0, 1.05))
-    lines = coverage.plot(iterations, [s["coverage"] for s in snapshots], **style)
-    lines[0].set_label("samples, a line for each set of noise")
-    coverage.axhline(np.mean(results["training"]["coverage"]), color="black", linestyle=":")
-    coverage.set(title="Coverage", ylabel="share of the held-out images", ylim=(0, 1.05))
-    frechet.plot(iterations, [s["frechet"] for s in snapshots], **style)
-    frechet.axhline(np.mean(results["training"]["frechet"]), color="black", linestyle=":")
-    frechet.set(title="Fréchet distance, not FID", ylabel="distance (logarithmic)", yscale="log")
-    for axes in (sure, coverage, frechet):
+    """What was measured of each snapshot, a line for each seed, beside real images."""
+    figure, rows = utils.subplots(2, 2)
+    panels = dict(zip(("readable", "coverage", "sharpness", "frechet"), rows.flat, strict=True))
+    for key, axes in panels.items():
+        for seed in counted(metrics).values():
+            measured = {int(i): s[key] for i, s in seed["snapshots"].items() if key in s}
+            axes.plot(measured.keys(), measured.values(), color="C0", marker=".", linewidth=0.8, clip_on=False)
         axes.set_xscale("symlog", linthresh=100, subs=range(2, 10))
         axes.xaxis.set_major_formatter("{x:,.0f}")
-        axes.set(xlabel="generator iteration (linear below 100)", xlim=(0, iterations[-1]))
+        axes.set(xlabel="generator iteration", xlim=(0, iterations(metrics)[-1]))
+        if values := entries(metrics, "held_out" if key == "readable" else "training", key):
+            axes.axhline(np.mean(values), color="black", linestyle=":", label="real images")
+    panels["readable"].set(title="Readable samples", ylabel="share of the samples", ylim=(0, 1.05))
+    panels["coverage"].set(title="Coverage", ylabel="share of the held-out images", ylim=(0, 1.05))
+    panels["sharpness"].set(title="Sharpness", ylabel="over that of held-out images", ylim=(0, None))
+    panels["frechet"].set(title="Fréchet distance, not FID", ylabel="distance (logarithmic)", yscale="log")
     utils.save_figure(figure, path)
 
 
 def draw_paths(metrics: dict, path: Path) -> None:
-    interpolation = metrics["results"]["interpolation"]
+    """Readable images along the paths of the last snapshot, over those at the ends, a line for each seed."""
     figure, ((axes,),) = utils.subplots(1, 1)
+    last = ("snapshots", str(iterations(metrics)[-1]))
     for color, name in (("C0", "latent"), ("C1", "pixel")):
-        curves = np.array(interpolation["sure"][name])  # a row for each set of noise
-        error = curves.std(0, ddof=1) / math.sqrt(len(curves))
-        axes.errorbar(metrics["config"]["alphas"], curves.mean(0), error, color=color, label=f"{name} interpolation")
-    axes.set(
-        title="S along the paths, ± one standard error", xlabel="α", ylabel="share with a sure digit", ylim=(0, None)
-    )
+        for curve in entries(metrics, *last, "interpolation", name):
+            if curve[0] + curve[-1]:
+                ratios = 2 * np.array(curve) / (curve[0] + curve[-1])
+                axes.plot(metrics["config"]["alphas"], ratios, color=color, label=f"{name} interpolation")
+    axes.axhline(0.8, color="grey", linestyle="--", linewidth=0.8, label="limit half-way")
+    axes.set(title="Readable images along the paths", xlabel="α", ylabel="over those at the ends", ylim=(0, None))
     utils.save_figure(figure, path)

@@ -14,13 +14,30 @@ FOLDER = Path(__file__).parent
 
 
 class Claim(NamedTuple):
-    """What the original says, and what decides it: a quantity by its name, and what `decide` compares it with."""
+    """What the original says, and what decides it.
+
+    keys: the quantities that are compared with the limit, `quantity` in words; `here` shows them, the first in {0}.
+    rule: "<", ">", "close", "compatible" or "every", as in `decide`, or "" where nothing decides. fewest: trainings.
+    """
 
     question: str
     original: str
     quantity: str
-    comparison: str
-    limit: float | tuple[float, float, float]
+    keys: list[str]
+    rule: str = ""
+    limit: object = None
+    here: str = "{0}"
+    fewest: int = 3
+
+
+class Verdict(NamedTuple):
+    """What was measured for a claim, in numbers (a list for each key, a number for each training) and in words."""
+
+    claim: Claim
+    columns: list[list[float]]
+    here: str
+    trainings: int
+    verdict: str
 
 
 def standard_error(values: list[float]) -> float:
@@ -28,67 +45,92 @@ def standard_error(values: list[float]) -> float:
     return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 
 
+def confidence_error(values: list[float]) -> float:
+    """Return the half-width of the 95% confidence interval of the mean: t(n - 1) SD / sqrt(n); 0 for a single value."""
+    return float(t.ppf(0.975, len(values) - 1)) * standard_error(values) if len(values) > 1 else 0.0
+
+
 def prediction_error(values: list[float]) -> float:
     """Return the half-width of the 95% prediction interval of one more value: t(n - 1) SD sqrt(1 + 1 / n)."""
-    n = len(values)
-    return float(t.ppf(0.975, n - 1)) * stdev(values) * math.sqrt(1 + 1 / n) if n > 1 else 0.0
+    return confidence_error(values) * math.sqrt(len(values) + 1)
 
 
-def decide(values: list[float], comparison: str, limit: float | tuple[float, float, float]) -> str:
-    """Return whether values support a claim: "supported", "contradicted" or "not decided".
+def decide(claim: Claim, columns: list[list[float]]) -> str:
+    """Return the verdict on a claim: a column for each of its keys, with a number for each training.
 
-    "<", ">", "within": the mean of at least five lies three standard errors below, above, or within `limit` of 0.
-    "<=": each, of a training of its own, is at most `limit`. "predicts": the 95% prediction interval of at least three
-    trainings meets low to high, and its half-width is at most the third number of `limit`.
+    "<", ">": the 95% confidence interval of each column's mean lies beyond the limit. "close": the mean, with three
+    standard errors, lies within the limit of 0. "compatible": the 95% prediction interval of one more training meets
+    low to high, and its half-width is at most the third number of the limit. "every": in every training the numbers are
+    at most the limits, one for each column. Fewer trainings than `fewest` decide nothing.
     """
-    if comparison == "<=":
-        return "supported" if max(values) <= limit else "contradicted"
-    mean = fmean(values)
-    if comparison == "predicts":
-        low, high, widest = limit
-        error = prediction_error(values)
-        if len(values) < 3:
-            return "not decided"
+    if len(columns[0]) < claim.fewest:
+        return "undecided"
+    if claim.rule == "every":
+        holds = set()
+        for numbers in zip(*columns, strict=True):
+            holds.add(all(number <= limit for number, limit in zip(numbers, claim.limit, strict=True)))
+        return "undecided" if len(holds) > 1 else "reproduced" if holds.pop() else "not reproduced"
+    if claim.rule == "compatible":
+        low, high, widest = claim.limit
+        mean, error = fmean(columns[0]), prediction_error(columns[0])
         if not low - error <= mean <= high + error:
-            return "contradicted"
-        return "supported" if error <= widest else "not decided"
-    if len(values) < 5:  # of fewer, three standard errors are too often exceeded by chance
-        return "not decided"
-    room = {"<": limit - mean, ">": mean - limit, "within": limit - abs(mean)}[comparison]
-    margin = 3 * standard_error(values)
-    return "supported" if room > margin else "contradicted" if room < -margin else "not decided"
+            return "not compatible"
+        return "compatible" if error <= widest else "undecided"
+    sides = {side(claim.rule, claim.limit, values) for values in columns}
+    return sides.pop() if len(sides) == 1 else "undecided"
+
+
+def side(rule: str, limit: float, values: list[float]) -> str:
+    """Return on which side of the limit the mean of `values` lies with its error."""
+    mean, error = fmean(values), shown_error(rule, values)
+    room = {"<": limit - mean, ">": mean - limit, "close": limit - abs(mean)}[rule]
+    return "reproduced" if room > error else "not reproduced" if room < -error else "undecided"
+
+
+def shown_error(rule: str, values: list[float]) -> float:
+    """Return the error that `rule` takes, and that is given after ±."""
+    return 3 * standard_error(values) if rule == "close" else confidence_error(values)
 
 
 def criterion(claim: Claim) -> str:
     """Return in words what `decide` asks for."""
-    if claim.comparison == "within":
+    if claim.rule == "close":
         return f"within {claim.limit} of 0"
-    if claim.comparison == "predicts":
+    if claim.rule == "compatible":
         low, high, widest = claim.limit
         if low == high:
             return f"{low} in the interval"
         return f"interval meets {low} to {high}, its half-width at most {widest}"
-    return f"{claim.comparison} {claim.limit}"
+    if claim.rule == "every":
+        return "at most " + " and ".join(map(str, claim.limit)) + " in every training"
+    both = "both " if len(claim.keys) > 1 else ""
+    return f"{both}{claim.rule} {claim.limit}" if claim.rule else "-"
 
 
-def measured(values: list[float], comparison: str) -> str:
-    """Return the mean with what `decide` takes: its standard error, or the prediction interval of one more training."""
-    error = prediction_error(values)
-    if comparison != "predicts" or not error:
-        return mean_error(values)
-    mean, digits = fmean(values), digits_of(error)
-    return f"{mean:.{digits}f} [{mean - error:.{digits}f}, {mean + error:.{digits}f}]"
+def show(rule: str, values: list[float]) -> str:
+    """Return the mean with what `decide` takes: the prediction interval in brackets, or an error after ±."""
+    mean = fmean(values)
+    if rule not in ("<", ">", "close", "compatible"):
+        return f"{mean:.3g}"
+    if rule == "compatible" and (error := prediction_error(values)):
+        digits = digits_of(error)
+        return f"{mean:.{digits}f} [{mean - error:.{digits}f}, {mean + error:.{digits}f}]"
+    return with_error(mean, shown_error(rule, values))
+
+
+def with_error(mean: float, error: float) -> str:
+    """Return a number and its error, to two digits of that error; without one, to three digits."""
+    return f"{mean:.{digits_of(error)}f} ± {error:.{digits_of(error)}f}" if error else f"{mean:#.3g}"
+
+
+def mean_error(values: list[float]) -> str:
+    """Return the mean of values of independent trainings with the error of its 95% confidence interval."""
+    return with_error(fmean(values), confidence_error(values)) if values else "-"
 
 
 def digits_of(error: float) -> int:
     """Return how many decimals show two digits of an error."""
     return max(0, 1 - math.floor(math.log10(error)))
-
-
-def mean_error(values: list[float]) -> str:
-    """Return the mean and its standard error, to two digits of that error; without one, to four digits."""
-    mean, error = fmean(values), standard_error(values)
-    return f"{mean:.{digits_of(error)}f} ± {error:.{digits_of(error)}f}" if error else f"{mean:.4g}"
 
 
 def shown(key: str, value: float) -> str:
@@ -110,16 +152,17 @@ def objection(metrics: dict, sources: list[str], recipe: dict) -> str:
     return f"No verdict: the recipe is not the original's ({'; '.join(other)})." if other else ""
 
 
-def verdicts(words: ModuleType, metrics: dict) -> list[list[str]]:
-    """Return the closing table: a row for each claim, with its quantity and a verdict as far as there are any."""
-    rows = [["question", "the original", "quantity", "ours", "criterion", "verdict"]]
-    quantities, objection = words.quantities(metrics), words.objection(metrics)
-    for claim in words.CLAIMS:
-        ours, verdict = "not measured", "open"
-        if values := quantities.get(claim.quantity):
-            ours = measured(values, claim.comparison)
-            verdict = "open" if objection else decide(values, claim.comparison, claim.limit)
-        rows.append([claim.question, claim.original, claim.quantity, ours, criterion(claim), verdict])
+def verdicts(problem: ModuleType, metrics: dict) -> list[Verdict]:
+    """Return what was measured for each claim, and the verdict; "-" where nothing decides."""
+    rows, quantities, objection = [], problem.quantities(metrics), problem.objection(metrics)
+    for claim in problem.CLAIMS:
+        columns = [quantities.get(key, []) for key in claim.keys]
+        if not all(columns):
+            rows.append(Verdict(claim, [], "not measured", 0, "undecided" if claim.rule else "-"))
+            continue
+        here = claim.here.format(*(show(claim.rule, values) for values in columns))
+        verdict = "-" if objection or not claim.rule else decide(claim, columns)
+        rows.append(Verdict(claim, columns, here, len(columns[0]), verdict))
     return rows
 
 
@@ -133,38 +176,57 @@ def make_table(rows: list[list]) -> str:
     )
 
 
-def fill(template: str, places: dict) -> str:
-    """Return results/<template>.md with its places filled."""
-    return (FOLDER / f"{template}.md").read_text(encoding="utf-8").format(**places)
+def claims_table(rows: list[Verdict]) -> str:
+    """Return what the original says, what was measured here, and the verdict."""
+    header = ["question", "the original", "here", "trainings", "verdict"]
+    return make_table([header, *([r.claim.question, r.claim.original, r.here, r.trainings, r.verdict] for r in rows)])
 
 
-def origin(words: ModuleType, metrics: dict) -> str:
+def criteria_table(rows: list[Verdict]) -> str:
+    """Return by what each claim is decided."""
+    header = ["question", "the original", "quantity", "criterion"]
+    return make_table(
+        [header, *([r.claim.question, r.claim.original, r.claim.quantity, criterion(r.claim)] for r in rows)]
+    )
+
+
+def closing_table(problem: ModuleType, metrics: dict) -> str:
+    """Return the claims with their verdicts; of a run that decides nothing its own numbers."""
+    if problem.objection(metrics):
+        return make_table([["measured", "here"], *problem.summary(metrics)])
+    return claims_table(verdicts(problem, metrics))
+
+
+def render(template: str, context: dict) -> str:
+    """Return results/<template>.md with the names in braces replaced."""
+    return (FOLDER / f"{template}.md").read_text(encoding="utf-8").format(**context)
+
+
+def origin(problem: ModuleType, metrics: dict) -> str:
     """Return what was run: data, recipe, command, device, time."""
-    recipe = ", ".join(f"{key.replace('_', ' ')} {shown(key, metrics['config'][key])}" for key in words.RECIPE)
+    recipe = ", ".join(f"{key.replace('_', ' ')} {shown(key, metrics['config'][key])}" for key in problem.RECIPE)
     commit = f", trained at commit {metrics['commit']}" if "commit" in metrics else ""
+    torch = f"trained with torch {metrics['torch']}, " if "torch" in metrics else ""
     return f"""- Data: {metrics["data"]}.
 - Recipe: {recipe}; all of it is in metrics.json.
 - Command: `{metrics.get("command", "not recorded")}`{commit}.
-- Device: {metrics["device"]}; measured with torch {metrics["versions"]["torch"]}.
+- Device: {metrics["device"]}; {torch}measured with torch {metrics["versions"]["torch"]}.
 - Time: {metrics["seconds"] / 60:,.0f} min, all jobs together."""
 
 
-def places_of(words: ModuleType, metrics: dict) -> dict:
-    """Return what a template may name: the run's `config` and `results`, and what `words` make of them."""
-    return {"config": metrics["config"], "results": metrics["results"]} | words.places(metrics)
-
-
-def report(words: ModuleType, metrics: dict) -> str:
+def report(problem: ModuleType, metrics: dict) -> str:
     """Return the page of one problem."""
-    places = {"origin": origin(words, metrics), "verdicts": make_table(verdicts(words, metrics))}
-    return fill(words.TEMPLATE, places | {"objection": words.objection(metrics)} | places_of(words, metrics))
+    context = {"origin": origin(problem, metrics), "closing": closing_table(problem, metrics)}
+    context |= {"objection": problem.objection(metrics), "criteria": criteria_table(verdicts(problem, metrics))}
+    context |= {"config": metrics["config"], "results": metrics["results"]}
+    return render(problem.TEMPLATE, context | problem.context(metrics))
 
 
-def publish(metrics: dict, out: Path, words: ModuleType) -> None:
+def publish(metrics: dict, out: Path, problem: ModuleType) -> None:
     """Draw the figures that need the metrics alone, write report.md and end with the closing table."""
-    words.draw_curves(metrics, out)
-    utils.write(out / "report.md", report(words, metrics))
-    print(make_table(verdicts(words, metrics)))
-    if objection := words.objection(metrics):
+    problem.draw_curves(metrics, out)
+    utils.write(out / "report.md", report(problem, metrics))
+    print(closing_table(problem, metrics))
+    if objection := problem.objection(metrics):
         print(objection)
     print(f"figures, metrics.json and report.md are in {out}")

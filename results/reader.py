@@ -1,6 +1,7 @@
 """What judges problem 2's images: a classifier that reads digits, what it measures, and whether it can be believed."""
 
 import argparse
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -78,16 +79,16 @@ def classify(classifier: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
     return F.normalize(features), classifier.output(features).softmax(1)
 
 
-def sure_digits(probabilities: Tensor, sure: float) -> Tensor:
-    """The most probable digits (N,) by probabilities (N, 10); -1 where the largest is below `sure`."""
-    confidence, digits = probabilities.max(1)
-    return digits.masked_fill(confidence < sure, -1)
-
-
-def read_digits(classifier: Classifier, images: Tensor, sure: float) -> Tensor:
-    """The digit that the classifier is sure of in each of the images (..., 3, 32, 32): (...), -1 where it is not."""
+def read_digits(classifier: Classifier, images: Tensor, certainty: float) -> Tensor:
+    """The digit read in each of the images (..., 3, 32, 32): (...), -1 where none has a probability of `certainty`."""
     _, probabilities = classify(classifier, images.flatten(0, -4))
-    return sure_digits(probabilities, sure).view(images.shape[:-3])
+    return most_probable(probabilities, certainty).view(images.shape[:-3])
+
+
+def most_probable(probabilities: Tensor, certainty: float) -> Tensor:
+    """The most probable digits (N,) by probabilities (N, 10); -1 where the largest is below `certainty`."""
+    largest, digits = probabilities.max(1)
+    return digits.masked_fill(largest < certainty, -1)
 
 
 def frechet_distance(p: Tensor, q: Tensor) -> float:
@@ -107,24 +108,59 @@ def neighbour_distances(features: Tensor, k: int) -> Tensor:
     return torch.cdist(features, features).topk(count, dim=1, largest=False).values[:, -1]
 
 
-def count_digits(digits: Tensor) -> list[int]:
-    """How often each digit is read; digits: (N,), -1 where none is."""
-    return torch.bincount(digits[digits >= 0], minlength=10).tolist()
+def sharpness(images: Tensor) -> float:
+    """Mean absolute Laplacian (4 neighbours) of each grey image over its standard deviation, mean over (N, 3, H, W).
+
+    Blurring lowers it, contrast does not change it; 0 for flat images.
+    """
+    grey = images.mean(1)
+    neighbours = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]
+    laplacian = (neighbours - 4 * grey[:, 1:-1, 1:-1]).abs().mean((1, 2))
+    return utils.mean(laplacian / grey.flatten(1).std(1).clamp(min=1e-6))
 
 
-def measure(images: Tensor, classifier: Classifier, real: Tensor, radii: Tensor, sure: float) -> dict:
-    """What the classifier finds in images (N, 3, 32, 32), beside the features (M, F) of real ones.
+class RealImages(NamedTuple):
+    """What samples are compared with, floats in [-1, 1]: held-out images, their labels and features; training images.
 
-    Share of images in which it is sure of a digit, how often of each, share of real ones with an image within their
-    `radii` (M,) (coverage; Naeem et al., arXiv 2002.09797), and the Fréchet distance.
+    radii: the distance of each of the features to its k-th neighbour among them.
+    """
+
+    held_out: Tensor
+    labels: Tensor
+    features: Tensor
+    radii: Tensor
+    training: Tensor
+
+
+def choose_real(classifier: Classifier, data: dict, args: argparse.Namespace) -> RealImages:
+    """Random held-out images, at most --held-out, and training images, at most --samples; the same for all seeds."""
+    generator = torch.Generator().manual_seed(0)
+    held_out, training = (
+        torch.randperm(len(data[f"{split}_images"]), generator=generator)[:num].to(args.device)
+        for split, num in (("test", args.held_out), ("train", args.samples))
+    )
+    images = scale(data["test_images"][held_out])
+    features, _ = classify(classifier, images)
+    radii = neighbour_distances(features, args.neighbours)
+    return RealImages(images, data["test_labels"][held_out], features, radii, scale(data["train_images"][training]))
+
+
+def measure(images: Tensor, classifier: Classifier, real: RealImages, args: argparse.Namespace) -> dict:
+    """What the classifier finds in images (N, 3, 32, 32), beside held-out ones, and how sharp they are.
+
+    Share of readable images, how often each digit is read, share of held-out images whose neighbourhood holds one of
+    the first `coverage_samples` images (coverage; Naeem et al., arXiv 2002.09797), Fréchet distance of the features,
+    and sharpness over that of held-out images.
     """
     features, probabilities = classify(classifier, images)
-    digits = sure_digits(probabilities, sure)
+    digits = most_probable(probabilities, args.certainty)
+    near = torch.cdist(real.features, features[: args.coverage_samples]) <= real.radii[:, None]
     return {
-        "sure": utils.mean(digits >= 0),
-        "digits": count_digits(digits),
-        "coverage": utils.mean((torch.cdist(real, features) <= radii[:, None]).any(1)),
-        "frechet": frechet_distance(features, real),
+        "readable": utils.mean(digits >= 0),
+        "digits": torch.bincount(digits[digits >= 0], minlength=10).tolist(),
+        "coverage": utils.mean(near.any(1)),
+        "frechet": frechet_distance(features, real.features),
+        "sharpness": sharpness(images) / sharpness(real.held_out),
     }
 
 
@@ -133,54 +169,49 @@ def scramble_phases(images: Tensor) -> Tensor:
 
     The channels of an image share the shifts, so that its colours stay; what is left is texture without shape.
     """
-    noise = torch.randn(len(images), 1, *images.shape[2:], device=images.device)
+    noise = torch.randn(len(images), 1, *images.shape[2:]).to(images.device)  # the same on every device
     shifts = torch.fft.rfft2(noise).angle()
     shifts[:, :, 0, 0] = 0  # the mean stays
     return torch.fft.irfft2(torch.fft.rfft2(images) * torch.polar(torch.ones_like(shifts), shifts), s=images.shape[2:])
 
 
-def judge(
-    classifier: Classifier, images: Tensor, probabilities: Tensor, labels: Tensor, sure: float
-) -> dict[str, float]:
-    """Whether the classifier can be believed, on images (N, 3, 32, 32) that it has not seen, and its probabilities.
+def measure_real(classifier: Classifier, real: RealImages, args: argparse.Namespace) -> dict[str, dict]:
+    """What `measure` finds in held-out and in training images, and whether the classifier can be believed.
 
-    Its accuracy, the share of images that it is sure of, how often it is right about those, and of which share of
-    phase-scrambled copies it is sure.
+    The latter on held-out images: its accuracy, the share of images that it reads, how often it is right about those,
+    and the shares that it reads of phase-scrambled copies and of half-way mixes of two images.
     """
-    read = sure_digits(probabilities, sure)
-    scrambled = read_digits(classifier, scramble_phases(images).clamp(-1, 1), sure)
-    return {
-        "accuracy": utils.mean(probabilities.argmax(1) == labels),
-        "sure": utils.mean(read >= 0),
-        "right_where_sure": float((read == labels).sum() / (read >= 0).sum().clamp(min=1)),
-        "sure_of_scrambled": utils.mean(scrambled >= 0),
+    torch.manual_seed(0)
+    _, probabilities = classify(classifier, real.held_out)
+    digits = most_probable(probabilities, args.certainty)
+    scrambled = read_digits(classifier, scramble_phases(real.held_out).clamp(-1, 1), args.certainty)
+    first, second = real.held_out[: len(real.held_out) // 2 * 2].chunk(2)
+    judged = {
+        "accuracy": utils.mean(probabilities.argmax(1) == real.labels),
+        "readable": utils.mean(digits >= 0),
+        "right_where_readable": float((digits == real.labels).sum() / (digits >= 0).sum().clamp(min=1)),
+        "readable_scrambled": utils.mean(scrambled >= 0),
+        "readable_mixes": utils.mean(read_digits(classifier, (first + second) / 2, args.certainty) >= 0),
     }
+    held_out, training = (measure(images, classifier, real, args) for images in (real.held_out, real.training))
+    return {"classifier": judged, "held_out": held_out, "training": training}
 
 
 @torch.no_grad()
-def memorisation(critic: nn.Module, training: Tensor, held_out: Tensor, samples: Tensor) -> float:
+def memorisation(critic: nn.Module, real: RealImages, samples: Tensor) -> float | None:
     """(f(training) - f(held-out)) / (f(training) - f(samples)), means of the critic (Karras et al., arXiv 2006.06676).
 
-    0 where held-out images look like training images to it, 1 where they look like samples; 0 as well where it does not
-    tell training images from samples, as a constant one.
+    0 where held-out images look like training images to it, 1 where they look like samples; None where training images
+    and samples look alike.
     """
     f_training, f_held_out, f_samples = (
         utils.mean(torch.cat([critic(chunk) for chunk in images.split(500)]))
-        for images in (training, held_out, samples)
+        for images in (real.training, real.held_out, samples)
     )
-    if f_training == f_samples:
-        return 0.0
-    return (f_training - f_held_out) / (f_training - f_samples)
+    return None if f_training == f_samples else (f_training - f_held_out) / (f_training - f_samples)
 
 
 def reached_share(before: Tensor, after: Tensor) -> float:
-    """Share of the sure digits before: (N,) from which another sure digit is reached in a row of after: (E, N)."""
+    """Share of the readable digits before: (N,) from which another digit is reached in a row of after: (E, N)."""
     reached = ((after >= 0) & (after != before)).any(0) & (before >= 0)
     return int(reached.sum()) / max(1, int((before >= 0).sum()))
-
-
-def progressive_share(paths: Tensor) -> float:
-    """Share of the steps on paths (A, N, ...) that lead away from the start and nearer to the end, in pixels."""
-    from_start = (paths - paths[0]).flatten(2).norm(dim=2)
-    to_end = (paths - paths[-1]).flatten(2).norm(dim=2)
-    return utils.mean((from_start.diff(dim=0) > 0) & (to_end.diff(dim=0) < 0))

@@ -1,12 +1,14 @@
 """What a run leaves in its folder and finds there again: checkpoints, provenance, metrics.json."""
 
 import argparse
+import hashlib
 import io
 import json
 import platform
+import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -22,10 +24,10 @@ from utils import InputError, check_finite, check_zip, describe, reading, write
 ANEW = "--restart trains it anew, another --out keeps it"
 
 
-def open_out(args: argparse.Namespace, script: str, checkpoints: list[Path]) -> None:
-    """Make the output folder; with --restart remove the `checkpoints` of what is to be trained anew.
+def open_out(args: argparse.Namespace, script: str, patterns: list[str]) -> None:
+    """Make the output folder; with --restart remove the files of what is to be trained anew, which fit `patterns`.
 
-    InputError where it cannot be written to or holds the results of another script.
+    InputError where it cannot be written to, holds the results of another script, or files of an earlier version.
     """
     try:
         args.out.mkdir(parents=True, exist_ok=True)
@@ -33,14 +35,17 @@ def open_out(args: argparse.Namespace, script: str, checkpoints: list[Path]) -> 
     except OSError as error:
         raise InputError(f"cannot write to --out {args.out}: {error.strerror}") from error
     check_owner(args.out, script)
+    earlier = [path for path in args.out.glob("*.pt") if re.fullmatch(r"checkpoint|classifier|snapshot_\d+", path.stem)]
     if args.restart:
-        for path in checkpoints:
+        for path in (*earlier, *(path for pattern in patterns for path in args.out.glob(pattern))):
             path.unlink(missing_ok=True)
+    elif earlier:
+        raise InputError(f"{earlier[0]} is of an earlier version, whose files name no seed; move it away, or {ANEW}")
 
 
-def seed_path(args: argparse.Namespace, name: str, seed: int) -> Path:
+def seed_path(args: argparse.Namespace, name: str, seed: int, kind: str = "pt") -> Path:
     """Return the file of one of several trainings that share a folder."""
-    return args.out / f"{name}_seed{seed}.pt"
+    return args.out / f"{name}_seed{seed}.{kind}"
 
 
 def describe_layers(modules: dict) -> dict[str, str]:
@@ -164,16 +169,44 @@ def finished_trainings(
 
     Returns their histories by name and seed, their provenance together, and their time in seconds.
     """
-    histories, provenance, seconds = {}, {}, 0.0
+    histories = {}
     for name in names:
         for seed, (_, history) in join(args, f"checkpoint_{name}", partial(load, name)):
             if (done := progress(history)) != args.epochs:
                 print(f"left out: {seed_path(args, f'checkpoint_{name}', seed)} is at epoch {done} of {args.epochs}")
                 continue
             histories.setdefault(name, {})[seed] = history
-            provenance = merge(provenance, history.pop("provenance"))
-            seconds += sum(history["seconds"])
+    provenance, seconds = take_provenance([history for seeds in histories.values() for history in seeds.values()])
     return {name: dict(sorted(seeds.items())) for name, seeds in histories.items()}, provenance, seconds
+
+
+def take_provenance(histories: Iterable[dict]) -> tuple[dict[str, list[str]], float]:
+    """Take the provenance out of histories; return it joined, and the time of the trainings in seconds."""
+    provenance, seconds = {}, 0.0
+    for history in histories:
+        provenance = merge(provenance, history.pop("provenance"))
+        seconds += sum(history["seconds"])
+    return provenance, seconds
+
+
+def measured_once(path: Path, name: str, key: str, measure: Callable[[], dict]) -> dict:
+    """Return measure(), kept under `name` in the JSON file `path`, or what is kept there with the same `key`.
+
+    `key` says what is measured, and how, as `fingerprint` does.
+    """
+    kept = {}
+    with suppress(OSError, ValueError):
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    if name not in kept or kept[name]["key"] != key:
+        kept[name] = {"key": key, "numbers": measure()}
+        write(path, json.dumps(kept, indent=1, allow_nan=False))
+    return kept[name]["numbers"]
+
+
+def fingerprint(files: list[Path], settings: dict) -> str:
+    """Return a hash of the contents of files and of settings."""
+    parts = [*(file.read_bytes() for file in files), json.dumps(settings).encode()]
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 
 def add_run(provenance: dict[str, list[str]], args: argparse.Namespace) -> dict[str, list[str]]:
@@ -196,10 +229,12 @@ def merge(first: dict[str, list[str]], second: dict[str, list[str]]) -> dict[str
     return {key: list(dict.fromkeys([*first.get(key, []), *second.get(key, [])])) for key in first | second}
 
 
-def save_metrics(args: argparse.Namespace, script: str, source: str, provenance: dict, **content: object) -> dict:
-    """Write OUT/metrics.json: its provenance, data and flags, and `content` (seconds, history, results).
+def save_metrics(
+    args: argparse.Namespace, script: str, source: str, provenance: dict, seconds: float, history: dict, results: dict
+) -> dict:
+    """Write OUT/metrics.json: data, flags and versions beside what is passed. Returns what a reader of the file gets.
 
-    Returns what a reader of the file gets. Raises ValueError for numbers that are not finite, which JSON does not have.
+    Raises ValueError for numbers that are not finite, which JSON does not have.
     """
     # where and how it ran; the device has an entry of its own
     elsewhere = {"device", "data_dir", "out", "restart", "figures_only", "download", "command", "code"}
@@ -207,7 +242,8 @@ def save_metrics(args: argparse.Namespace, script: str, source: str, provenance:
     versions = {module.__name__: module.__version__ for module in (np, matplotlib, torch, torchvision)}
     versions["python"] = platform.python_version()
     metrics = {"script": script} | {key: "; ".join(entries) for key, entries in provenance.items() if entries}
-    metrics |= {"data": source, "versions": versions, "config": config, **content}
+    metrics |= {"data": source, "versions": versions, "config": config}
+    metrics |= {"seconds": seconds, "history": history, "results": results}
     text = json.dumps(metrics, indent=1, allow_nan=False) + "\n"
     write(args.out / "metrics.json", text)
     return json.loads(text)

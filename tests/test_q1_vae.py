@@ -9,8 +9,7 @@ from torch.distributions import MultivariateNormal, Normal
 
 import q1_vae
 import utils
-from results import runs
-from results import vae as words
+from results import runs, vae
 from tests import oracles
 from tests.helpers import arrays, read_metrics
 from tests.oracles import per_example
@@ -278,7 +277,7 @@ def test_one_step_of_training_is_adam_on_the_negative_elbo(one_batch):
 
 def test_samples_of_the_kl_are_a_matter_of_the_monte_carlo_training_alone(one_batch):
     args, data = one_batch
-    for name in words.LABELS:
+    for name in vae.LABELS:
         q1_vae.train(name, 0, data, args)
     args.kl_samples = 3
     q1_vae.train("analytic", 0, data, args)
@@ -326,7 +325,7 @@ def test_evaluation_is_of_every_test_image_and_the_curve_of_every_tenth(monkeypa
     numbers = torch.arange(200, dtype=torch.uint8)[:, None].expand(-1, 784)
     args = q1_vae.get_args(["--device", "cpu", "--importance-samples", "20"])
     args.curve_samples = [2, 10, 50]
-    histories = {name: {3: {"elbo": [-2.0, -1.0]}} for name in words.LABELS} | {"mc": {2: {}, 3: {"elbo": [-7.0]}}}
+    histories = {name: {3: {"elbo": [-2.0, -1.0]}} for name in vae.LABELS} | {"mc": {2: {}, 3: {"elbo": [-7.0]}}}
     data = {"train": numbers[100:], "test": numbers[:40], "source": "numbers"}
     results = q1_vae.evaluate(histories, data, args)
     assert list(results["seeds"]) == ["3"]  # that has both models
@@ -346,7 +345,7 @@ def test_run_writes_metrics_figures_and_report(finished):
     assert figures == {"elbo", "log_likelihood", "reconstructions", "samples"}
     report = (finished / "report.md").read_text()
     for seed, numbers in metrics["results"]["seeds"].items():
-        for name in words.LABELS:
+        for name in vae.LABELS:
             assert numbers[f"elbo_{name}"] == metrics["history"][f"{name}_seed{seed}"]["elbo"][1]
             assert f"{numbers[f'elbo_{name}']:.4f}" in report
             assert f"{numbers[f'log_likelihood_{name}']:.4f}" in report
@@ -357,7 +356,7 @@ def test_training_raises_the_elbo_and_the_elbo_stays_below_log_p(finished):
     for history in metrics["history"].values():
         assert history["elbo"][1] > history["elbo"][0] + 10
     for numbers in metrics["results"]["seeds"].values():
-        for name in words.LABELS:
+        for name in vae.LABELS:
             assert numbers[f"test_elbo_{name}"] < numbers[f"log_likelihood_{name}"]
 
 
@@ -375,9 +374,9 @@ def test_seeds_differ_and_the_first_ones_numbers_stand_for_the_run(finished):
 
 def test_elbo_is_drawn_as_mean_and_band_over_seeds(finished, drawn, tmp_path):
     metrics = read_metrics(finished)
-    words.draw_curves(metrics, tmp_path)
+    vae.draw_curves(metrics, tmp_path)
     whole, late = drawn["elbo"].axes
-    for line, band, name in zip(whole.lines, whole.collections, words.LABELS, strict=True):
+    for line, band, name in zip(whole.lines, whole.collections, vae.LABELS, strict=True):
         curves = np.array([metrics["history"][f"{name}_seed{seed}"]["elbo"] for seed in "01"])
         assert list(line.get_xdata()) == [1, 2] and line.get_ydata() == pytest.approx(curves.mean(0))
         edges = band.get_paths()[0].vertices[:, 1]
@@ -387,7 +386,7 @@ def test_elbo_is_drawn_as_mean_and_band_over_seeds(finished, drawn, tmp_path):
 
 def test_log_likelihood_is_drawn_against_k(finished, drawn, tmp_path):
     metrics = read_metrics(finished)
-    words.draw_curves(metrics, tmp_path)
+    vae.draw_curves(metrics, tmp_path)
     (axes,), curves = drawn["log_likelihood"].axes, metrics["results"]["curves"]
     assert list(axes.lines[0].get_xdata()) == curves["samples"]
     assert axes.lines[0].get_ydata() == pytest.approx(np.mean(curves["estimates"]["analytic"], 0))

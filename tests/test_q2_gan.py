@@ -1,21 +1,22 @@
 """Problem 2: the losses against closed forms, the measures against hand computations, and the script end to end."""
 
 import argparse
+import copy
 import math
 import re
 import shutil
 import sys
-from statistics import fmean, stdev
 
 import numpy as np
 import pytest
 import scipy.linalg
 import torch
 from torch import nn
+from torchvision.transforms.functional import gaussian_blur
 
 import q2_gan
 import utils
-from data.augmentation import distort
+from data.augmentation import distort, scale
 from data.synthetic import synthetic_digits
 from results import gan, reader, runs
 from results.pages import mean_error
@@ -184,7 +185,7 @@ def test_snapshots_and_classifier_treat_each_image_alone(bright):
     q2_gan.train(0, data, args)
     classifier = reader.train_classifier(0, data, args)
     z, images = torch.randn(8, 4), torch.randn(8, 3, 32, 32)
-    for network, x in ((q2_gan.load_snapshot(2, 0, args, "white")[0], z), (classifier, images)):
+    for network, x in ((q2_gan.load_snapshot(2, 0, args, "white").generator, z), (classifier, images)):
         torch.testing.assert_close(network(x[:1]), network(x)[:1])
 
 
@@ -249,7 +250,7 @@ def test_snapshots_are_loaded_with_the_mean_statistics_of_noise(tmp_path):
     networks = {"generator": generator, "critic": critic}
     config = q2_gan.training_config(0, args, "noise")
     runs.save_checkpoint(q2_gan.snapshot_path(0, 0, args), config, networks, {})
-    loaded, _, _ = q2_gan.load_snapshot(0, 0, args, "noise")
+    loaded = q2_gan.load_snapshot(0, 0, args, "noise").generator
     torch.manual_seed(0)
     z = torch.randn(20, 64, 100)
     inputs = [generator.layers[0](batch[:, :, None, None]) for batch in z]
@@ -283,9 +284,14 @@ def on_circle(degrees):
     return images
 
 
-def measured(degrees, real_degrees, k):
-    real = reader.classify(Threshold(), on_circle(real_degrees))[0]
-    return reader.measure(on_circle(degrees), Threshold(), real, reader.neighbour_distances(real, k), 0.9)
+def real_images(held_out, labels=None, training=None, k=1):
+    features = reader.classify(Threshold(), held_out)[0]
+    return reader.RealImages(held_out, labels, features, reader.neighbour_distances(features, k), training)
+
+
+def measured(degrees, real_degrees, k, first=100):
+    args = argparse.Namespace(certainty=0.9, coverage_samples=first)
+    return reader.measure(on_circle(degrees), Threshold(), real_images(on_circle(real_degrees), k=k), args)
 
 
 def test_coverage_on_a_circle():
@@ -293,25 +299,52 @@ def test_coverage_on_a_circle():
     numbers = measured(samples, real, k=1)  # balls of 10, 10, 10, 9, 9, 9 and 110 degrees
     assert numbers["coverage"] == pytest.approx(4 / 7)  # those of 0, 10, 20 and 250
     assert measured([14, 15], real, k=1)["coverage"] == pytest.approx(2 / 7)
+    assert measured(samples, real, k=1, first=2)["coverage"] == pytest.approx(3 / 7)  # without that of 250
 
 
-def test_measure_counts_sure_digits_alone():
+def test_measure_counts_readable_digits_alone():
     numbers = measured([0, 10, 180, 80], [0, 5, 10, 20, 30, 40, 50], k=5)  # at 80 degrees the probability is 0.85
-    assert numbers["digits"] == [1, 2, 0, 0, 0, 0, 0, 0, 0, 0] and numbers["sure"] == 0.75
+    assert numbers["digits"] == [1, 2, 0, 0, 0, 0, 0, 0, 0, 0] and numbers["readable"] == 0.75
 
 
-def test_only_sure_digits_are_read():
+def test_only_readable_digits_are_read():
     images = torch.stack([on_circle([0, 180, 80]), on_circle([100, 60, 0])])
     assert reader.read_digits(Threshold(), images, 0.9).tolist() == [[1, 0, -1], [-1, 1, 1]]
     assert reader.read_digits(Threshold(), images, 0.8).tolist() == [[1, 0, 1], [0, 1, 1]]
 
 
-def test_classifier_is_judged_by_what_it_is_sure_of(monkeypatch):
+def test_classifier_is_judged_by_what_it_reads(monkeypatch):
     images, labels = on_circle([0, 10, 180, 80]), torch.tensor([1, 0, 0, 1])
     monkeypatch.setattr(reader, "scramble_phases", lambda images: on_circle([0, 80, 100, 85]))
-    numbers = reader.judge(Threshold(), images, reader.classify(Threshold(), images)[1], labels, 0.9)
-    expected = {"accuracy": 0.75, "sure": 0.75, "right_where_sure": 2 / 3, "sure_of_scrambled": 0.25}
-    assert numbers == pytest.approx(expected)
+    args = argparse.Namespace(certainty=0.9, coverage_samples=100)
+    numbers = reader.measure_real(Threshold(), real_images(images, labels, on_circle([0, 5])), args)
+    expected = {"accuracy": 0.75, "readable": 0.75, "right_where_readable": 2 / 3, "readable_scrambled": 0.25}
+    expected["readable_mixes"] = 0.5  # of 0 with 180 degrees, which cancel, and 10 with 80
+    assert numbers["classifier"] == pytest.approx(expected)
+    assert numbers["held_out"]["sharpness"] == 1 and numbers["held_out"]["digits"] == [1, 2, *[0] * 8]
+    assert numbers["training"]["digits"] == [0, 2, *[0] * 8]
+
+
+def test_sharpness_is_the_laplacian_over_the_deviation():
+    """Written plainly: each inner pixel with its four neighbours."""
+    images = torch.randn(3, 3, 5, 6)
+    expected = []
+    for grey in images.double().mean(1):
+        laplacian = [
+            abs(grey[y - 1, x] + grey[y + 1, x] + grey[y, x - 1] + grey[y, x + 1] - 4 * grey[y, x])
+            for y in range(1, 4)
+            for x in range(1, 5)
+        ]
+        expected.append(sum(laplacian) / 12 / grey.std())
+    assert reader.sharpness(images) == pytest.approx(float(sum(expected) / 3), rel=1e-5)
+
+
+def test_sharpness_falls_with_blur_and_does_not_change_with_contrast(images):
+    blurred = [gaussian_blur(images, [13, 13], [sigma, sigma]) for sigma in (0.5, 1, 2)]
+    sharp = [reader.sharpness(x) for x in (images, *blurred)]
+    assert sharp == sorted(sharp, reverse=True) and sharp[2] < 0.8 * sharp[0]
+    assert reader.sharpness(0.5 * images + 0.2) == pytest.approx(sharp[0], rel=1e-4)
+    assert reader.sharpness(torch.full((2, 3, 8, 8), 0.7)) == 0
 
 
 def test_scrambled_phases_keep_amplitudes_mean_and_colours_and_nothing_of_the_shape():
@@ -333,71 +366,92 @@ class Brightness(nn.Module):
         return x[:, 0, 0, 0]
 
 
+def filled(*values):
+    """Real images whose held-out and training ones are filled with a value each, and samples filled with the third."""
+    held_out, training, samples = (torch.full((3, 3, 2, 2), value) for value in values)
+    return reader.RealImages(held_out, None, None, None, training), samples
+
+
 def test_memorisation_is_the_critics_gap_of_held_out_images_over_that_of_samples():
-    training, held_out, samples = (torch.full((n, 3, 2, 2), value) for n, value in ((3, 4.0), (2, 3.0), (600, -1.0)))
-    assert reader.memorisation(Brightness(), training, held_out, samples) == pytest.approx((4 - 3) / (4 + 1))
+    assert reader.memorisation(Brightness(), *filled(3.0, 4.0, -1.0)) == pytest.approx((4 - 3) / (4 + 1))
 
 
-def test_memorisation_of_a_critic_that_tells_nothing_apart_is_0():
-    """A number, as JSON has none for 0 / 0."""
-    training, held_out, samples = (torch.full((2, 3, 2, 2), value) for value in (4.0, 3.0, 4.0))
-    assert reader.memorisation(Brightness(), training, training, samples) == 0
-    assert reader.memorisation(Brightness(), training, held_out, samples) == 0
+def test_memorisation_of_a_critic_that_tells_nothing_apart_is_not_measured():
+    assert reader.memorisation(Brightness(), *filled(3.0, 4.0, 4.0)) is None
 
 
 def steps(*epsilons, dims=(3, 0, 2), size=4):
-    flags = {"latent_size": size, "perturb_dims": list(dims), "sure": 0.9, "control_starts": 2}
+    flags = {"latent_size": size, "perturb_dims": list(dims), "certainty": 0.9, "controls": 2}
     return argparse.Namespace(epsilons=list(epsilons), **flags)
 
 
 def test_perturbation_finds_the_dimension_that_matters():
-    z = torch.tensor([[-0.9, 0, 0, 0], [-0.5, 1, 2, 3], [0.9, 0, 0, 0], [0.05, 0, 0, 0]])  # the last is not sure
+    z = torch.tensor([[-0.9, 0, 0, 0], [-0.5, 1, 2, 3], [0.9, 0, 0, 0], [0.05, 0, 0, 0]])  # the last is not readable
     shares = q2_gan.measure_perturbation(Latent(), Threshold(), z, steps(1, 2))
-    assert shares["named"] == pytest.approx((0 + 2 / 3 + 0) / 3)  # dimension 0 takes two of three sure starts to a 1
-    assert shares["all"] == pytest.approx((2 / 2 + 0 + 0 + 0) / 4)  # both of the first two
-    assert shares["starts"] == 3
+    assert shares["named"] == pytest.approx([0, 2 / 3, 0])  # dimension 0 takes two of three readable starts to a 1
+    assert shares["others"] == [0] and len(shares["random"]) == 2 and shares["starts"] == 3  # dimension 1 is left
     near = q2_gan.measure_perturbation(Latent(), Threshold(), z, steps(1))
-    assert near["named"] == pytest.approx((0 + 1 / 3 + 0) / 3)  # at 1, z of -0.9 is not sure
-    unsure = q2_gan.measure_perturbation(Latent(), Threshold(), z[3:], steps(20))
-    assert unsure == {"named": 0, "all": 0, "random": 0, "starts": 0}
+    assert near["named"] == pytest.approx([0, 1 / 3, 0])  # at 1, z of -0.9 is not readable
+    unreadable = q2_gan.measure_perturbation(Latent(), Threshold(), z[3:], steps(20))
+    assert unreadable == {"starts": 0, "named": [0, 0, 0], "others": [0], "random": [0, 0]}
 
 
-def test_random_directions_have_the_length_of_a_step(monkeypatch):
+def test_controls_are_other_dimensions_and_random_directions_of_the_same_length(monkeypatch):
     taken = []
     monkeypatch.setattr(q2_gan, "perturb", lambda z, direction, epsilons: (taken.append(direction), z[None])[1])
-    q2_gan.measure_perturbation(Latent(), Threshold(), torch.randn(3, 5), steps(1, dims=[0], size=5))
-    _, *every = taken  # after the one that is named
-    torch.testing.assert_close(torch.stack(every).norm(dim=1), torch.ones(10))
-    assert torch.equal(torch.stack(every[:5]), torch.eye(5)) and (torch.stack(every[5:]) != 0).all()
+    q2_gan.measure_perturbation(Latent(), Threshold(), torch.randn(3, 5), steps(1, dims=[0, 4], size=5))
+    taken = torch.stack(taken)
+    torch.testing.assert_close(taken.norm(dim=1), torch.ones(6))
+    assert torch.equal(taken[:2], torch.eye(5)[[0, 4]])
+    others = taken[2:4].argmax(1).tolist()
+    assert torch.equal(taken[2:4], torch.eye(5)[others]) and set(others) < {1, 2, 3} and (taken[4:] != 0).all()
 
 
-def test_steps_of_a_path_lead_away_and_nearer_or_do_not():
-    straight = torch.tensor([0.0, 1, 2, 3])
-    detour = torch.tensor([0.0, 7, 2, 3])  # away but not nearer; nearer but not away; and a proper last step
-    paths = torch.stack([straight, detour], 1)[:, :, None]
-    assert reader.progressive_share(paths) == pytest.approx((3 + 1) / 6)
+def snapshot(iteration, generator, critic):
+    return q2_gan.Snapshot(iteration, 0, generator, critic, {})
 
 
-def test_evaluation_measures_every_set_of_noise(bright):
-    args, data = bright
-    args.samples, args.starts, args.control_starts, args.pairs, args.iterations = 20, 3, 2, 4, 7
-    data["test_images"] = torch.randint(0, 256, (60, 3, 32, 32), dtype=torch.uint8)
-    data["test_labels"] = (data["test_images"][:, 0, 0, 0] > 127).long()  # what Threshold reads
-    generators = {0: Latent(), 7: nn.Sequential(Latent(), nn.Hardtanh(-1, -0.5))}
-    results = q2_gan.evaluate(generators, {0: Brightness(), 7: Brightness()}, Threshold(), data, args)
-    before, after = results["per_snapshot"].values()
-    assert len(set(before["sure"])) > 1 and len(before["coverage"]) == len(before["frechet"]) == 5
-    assert after["digits"] == [[20, *[0] * 9]] * 5 and after["sure"] == [1] * 5  # its pixels are negative
-    assert "memorisation" not in before and len(after["memorisation"]) == 5
-    interpolation = results["interpolation"]
-    assert np.shape(interpolation["sure"]["latent"]) == np.shape(interpolation["sure"]["pixel"]) == (5, 11)
-    assert results["perturbation"]["all"] == [0] * 5 and results["perturbation"]["starts"] == [3] * 5
-    held_out, training = results["held_out"], results["training"]
-    assert held_out["images"] == 60 and sum(held_out["digits"]) / 60 == pytest.approx(results["classifier"]["sure"])
-    assert training["digits"] == [[0, 20, *[0] * 8]] * 5  # all of them are white
-    assert results["classifier"]["accuracy"] == results["classifier"]["right_where_sure"] == 1
-    args.held_out = 50
-    assert q2_gan.evaluate(generators, {7: Brightness()}, Threshold(), data, args)["held_out"]["images"] == 50
+def test_a_snapshot_is_measured_and_the_last_one_along_paths_as_well(bright):
+    args, _ = bright
+    args.samples, args.starts, args.pairs = 20, 3, 4
+    held_out = on_circle([0, 180, 80])
+    real = real_images(held_out, training=torch.ones(5, 3, 32, 32))
+    generator = nn.Sequential(Latent(), nn.Hardtanh(-1, -0.5))  # its pixels are negative
+    numbers = q2_gan.measure_snapshot(snapshot(7, generator, Brightness()), True, Threshold(), real, args)
+    assert numbers["digits"] == [20, *[0] * 9] and numbers["readable"] == 1
+    torch.manual_seed(0)
+    samples = torch.randn(20, 4)[:, 0].clamp(-1, -0.5).mean().item()
+    real_mean = (1 + math.cos(math.radians(80)) - 1) / 3
+    assert numbers["memorisation"] == pytest.approx((1 - real_mean) / (1 - samples))
+    assert numbers["perturbation"]["starts"] == 3 and numbers["interpolation"] == {
+        "latent": [1] * 11,
+        "pixel": [1] * 11,
+    }
+    before = q2_gan.measure_snapshot(snapshot(0, generator, Brightness()), False, Threshold(), real, args)
+    assert before.keys() == {"readable", "digits", "coverage", "frechet", "sharpness"}
+
+
+def test_readable_share_along_paths_is_of_pairs_of_different_samples(bright):
+    """On the latent path every image is a 1, on the pixel path between 1 and -1 as well, but for the middle."""
+    args, _ = bright
+    z = torch.tensor([[1.0, 0, 0, 0], [1.0, 0, 0, 0], [1.0, 0, 0, 0], [-1.0, 0, 0, 0]])
+    shares = q2_gan.measure_interpolation(Latent(), Threshold(), z, args)
+    assert shares["pixel"][0] == shares["pixel"][-1] == 1 and shares["pixel"][5] == 0.5
+    assert shares["latent"] == shares["pixel"]  # of a generator that is linear between them
+
+
+def test_held_out_and_training_images_are_random_ones_with_their_labels():
+    images = torch.randint(0, 256, (2, 60, 3, 32, 32), dtype=torch.uint8)
+    labels = (images[1, :, 0, 0, 0] > 127).long()  # what Threshold reads
+    data = {"train_images": images[0], "test_images": images[1], "test_labels": labels}
+    args = argparse.Namespace(held_out=50, samples=40, neighbours=1, device="cpu")
+    real = reader.choose_real(Threshold(), data, args)
+    assert torch.equal(real.labels, (real.held_out[:, 0, 0, 0] > 0).long())
+    for chosen, source, num in ((real.held_out, images[1], 50), (real.training, images[0], 40)):
+        rows = chosen.flatten(1).tolist()
+        every = scale(source).flatten(1).tolist()
+        assert len(rows) == num and all(row in every for row in rows) and rows != every[:num]
+    assert len(real.features) == len(real.radii) == 50
 
 
 def test_frechet_distance_of_known_normals():
@@ -460,41 +514,42 @@ def test_classifier_trained_in_another_way_is_trained_anew(copied, finished, dra
 @pytest.fixture
 def strips(tmp_path, monkeypatch):
     """What `draw_images` draws of two equal stubs, by the figure's name: rows, labels and digits; the digits that it
-    returns; its data; and the first latent coordinates whose image is sure, with a probability above 0.9."""
+    returns; its data; and the first latent coordinates whose image is readable, with a probability above 0.9."""
     strips = {}
 
     def draw_strips(rows, labels, _, path, *digits):
         strips[path.stem] = rows, labels, *digits
 
     monkeypatch.setattr(utils, "draw_strips", draw_strips)
+    monkeypatch.setattr(reader, "train_classifier", lambda *_: Threshold())
     args = q2_gan.get_args(f"--out {tmp_path} --iterations 9 --latent-size 4 --perturb-dims 0 2 --device cpu".split())
     images = torch.randint(0, 256, (2, 30, 3, 32, 32), dtype=torch.uint8)
     data = {"train_images": images[0], "test_images": images[1]}
-    digits = q2_gan.draw_images({0: Latent(), 9: Latent()}, Threshold(), data, args)
+    digits = q2_gan.draw_images([snapshot(0, Latent(), None), snapshot(9, Latent(), None)], data, args)
     torch.manual_seed(0)
     z = torch.randn(1000, 4)[:, 0]
     return strips, digits, data, z[z.abs() > math.log(9) / 10].clamp(-1, 1).tolist()
 
 
-def test_perturbations_start_at_one_sure_image_for_all_dimensions_and_at_one_for_each(strips):
-    strips, digits, _, sure = strips
+def test_perturbations_start_at_one_readable_image_for_all_dimensions_and_at_one_for_each(strips):
+    strips, digits, _, readable = strips
     rows, labels, shown = strips["perturbation"]
     assert list(rows) == ["dimension 0, same z", "dimension 2, same z", "dimension 0, own z", "dimension 2, own z"]
     starts = [row[0, 0, 0, 0].item() for row in rows.values()]
-    assert starts == pytest.approx([sure[0], sure[0], sure[1], sure[2]])
+    assert starts == pytest.approx([readable[0], readable[0], readable[1], readable[2]])
     ends = [row[20, 0, 0, 0].item() for row in rows.values()]
-    assert ends == pytest.approx([1, sure[0], 1, sure[2]]) and labels == ["ε = 0", *range(1, 21)]
+    assert ends == pytest.approx([1, readable[0], 1, readable[2]]) and labels == ["ε = 0", *range(1, 21)]
     assert digits == shown and [row[0] for row in digits] == [int(start > 0) for start in starts]
     assert digits[0][20] == 1
 
 
 def test_interpolations_go_from_the_second_of_a_pair_to_the_first(strips):
-    strips, _, _, sure = strips
+    strips, _, _, readable = strips
     rows, labels = strips["interpolation"]
     for name in ("(a) latent", "(b) pixel"):
         paths = [rows[f"pair {pair}, {name}"][:, 0, 0, 0] for pair in (1, 2, 3, 4)]
-        assert [path[0].item() for path in paths] == pytest.approx(sure[1:8:2])
-        assert [path[10].item() for path in paths] == pytest.approx(sure[0:8:2])
+        assert [path[0].item() for path in paths] == pytest.approx(readable[1:8:2])
+        assert [path[10].item() for path in paths] == pytest.approx(readable[0:8:2])
     assert labels[0] == "α = 0" and labels[-1] == 1 and len(labels) == 11
 
 
@@ -525,35 +580,39 @@ def test_strips_show_images_labels_and_digits_in_their_places(drawn, tmp_path):
 
 @pytest.fixture
 def curves(finished, drawn, tmp_path):
-    """The figures that metrics.json alone gives, by name, and the metrics."""
+    """The figures that metrics.json alone gives, by name, and the metrics, with a second seed."""
     metrics = read_metrics(finished)
-    metrics["results"]["classifier"]["sure"] = 0.85
+    seed = metrics["results"]["seeds"]["0"]
+    paths = {"latent": [0.5, *[0.4] * 9, 0.3], "pixel": [0.4, *[0.2] * 9, 0.4]}
+    seed["snapshots"]["6"]["interpolation"] = paths
+    metrics["results"]["seeds"]["1"] = copy.deepcopy(seed)
+    metrics["results"]["seeds"]["1"]["snapshots"]["2"]["readable"] = 0.3
+    metrics["history"]["1"] = {"iteration": [2, 4], "distance": [0.1, 0.2], "penalty": [0.3, 0.4]}
     gan.draw_curves(metrics, tmp_path)
     return drawn, metrics
 
 
-def test_curves_show_the_snapshots_beside_real_images(curves):
+def test_curves_show_the_snapshots_of_each_seed_beside_real_images(curves):
     drawn, metrics = curves
-    for axes, key in zip(drawn["quality"].axes, ("sure", "coverage", "frechet"), strict=True):
-        *sets, real = axes.lines
-        for i, line in enumerate(sets):
+    seeds = metrics["results"]["seeds"].values()
+    for axes, key in zip(drawn["quality"].axes, ("readable", "coverage", "sharpness", "frechet"), strict=True):
+        *lines, real = axes.lines
+        for line, seed in zip(lines, seeds, strict=True):
             assert list(line.get_xdata()) == [0, 2, 6]
-            assert list(line.get_ydata()) == [s[key][i] for s in metrics["results"]["per_snapshot"].values()]
-        expected = 0.85 if key == "sure" else np.mean(metrics["results"]["training"][key])
-        assert len(sets) == 5 and real.get_ydata()[0] == pytest.approx(expected)
+            assert list(line.get_ydata()) == [s[key] for s in seed["snapshots"].values()]
+        part = "held_out" if key == "readable" else "training"
+        assert real.get_ydata()[0] == pytest.approx(metrics["results"]["seeds"]["0"][part][key])
 
 
-def test_curves_show_training_and_paths(curves):
+def test_curves_show_training_and_paths_of_each_seed(curves):
     drawn, metrics = curves
     for axes, key in zip(drawn["training"].axes, ("distance", "penalty"), strict=True):
-        assert list(axes.lines[0].get_ydata()) == metrics["history"]["training"][key]
-        assert list(axes.lines[0].get_xdata()) == [2, 4, 6]
+        for line, history in zip(axes.lines, metrics["history"].values(), strict=True):
+            assert list(line.get_ydata()) == history[key] and list(line.get_xdata()) == history["iteration"]
     (axes,) = drawn["interpolation_curves"].axes
-    for line, bars, name in zip(axes.lines, axes.collections, ("latent", "pixel"), strict=True):
-        columns = list(zip(*metrics["results"]["interpolation"]["sure"][name], strict=True))
-        assert line.get_ydata() == pytest.approx([fmean(column) for column in columns])
-        lengths = [segment[1, 1] - segment[0, 1] for segment in bars.get_segments()]
-        assert lengths == pytest.approx([2 * stdev(column) / math.sqrt(5) for column in columns])
+    latent, _, pixel, _, limit = axes.lines
+    assert latent.get_ydata() == pytest.approx([1.25, *[1] * 9, 0.75]) and limit.get_ydata()[0] == 0.8
+    assert pixel.get_ydata() == pytest.approx([1, *[0.5] * 9, 1])
 
 
 @pytest.mark.parametrize(
@@ -566,14 +625,32 @@ def test_snapshots_keep_their_places_and_the_last_iteration_is_one(flags, snapsh
 
 def test_run_writes_metrics_figures_and_report(finished):
     metrics = read_metrics(finished)
-    results = metrics["results"]
-    assert results["snapshots"] == [0, 2, 6] and set(results["per_snapshot"]) == {"0", "2", "6"}
-    assert np.shape(results["digits"]) == (4, 21)
-    assert len(metrics["history"]["training"]["distance"]) == len(metrics["history"]["training"]["penalty"]) == 3
+    seed = metrics["results"]["seeds"]["0"]
+    assert (
+        list(seed["snapshots"]) == ["0", "2", "6"] and {"perturbation", "interpolation"} < seed["snapshots"]["6"].keys()
+    )
+    assert np.shape(metrics["results"]["digits"]) == (4, 21)
+    assert len(metrics["history"]["0"]["distance"]) == len(metrics["history"]["0"]["penalty"]) == 3
     names = ["samples", "quality", "training", "perturbation", "interpolation", "interpolation_curves"]
     assert {path.name for path in finished.glob("*.png")} == {f"{name}.png" for name in names}
-    report = (finished / "report.md").read_text(encoding="utf-8")
-    assert f"| iteration 6 | {mean_error(results['per_snapshot']['6']['sure'])}" in " ".join(report.split())
+    report = " ".join((finished / "report.md").read_text(encoding="utf-8").split())
+    assert f"| iteration 6 | 1 | {mean_error([seed['snapshots']['6']['readable']])}" in report
+
+
+def test_what_was_measured_is_not_measured_again_unless_it_changes(copied, drawn, monkeypatch):
+    run, measured, measure = copied("q2_gan"), [], q2_gan.measure_snapshot
+
+    def count(snapshot, *rest):
+        measured.append((snapshot.seed, snapshot.iteration))
+        return measure(snapshot, *rest)
+
+    monkeypatch.setattr(q2_gan, "measure_snapshot", count)
+    q2_gan.main(run.flags)
+    assert measured == []
+    q2_gan.main([*run.flags, "--iterations", "8"])
+    assert measured == [(0, 6), (0, 8)]  # 6 is the last no longer
+    q2_gan.main([*run.flags, "--iterations", "8", "--perturb-dims", "1"])
+    assert measured[2:] == [(0, 0), (0, 2), (0, 6), (0, 8)]
 
 
 def test_distance_and_penalty_are_means_since_the_last_record(bright, monkeypatch):
@@ -600,7 +677,8 @@ def test_earlier_snapshots_of_a_training_that_went_on_can_be_evaluated(copied, d
     run = copied("q2_gan")
     q2_gan.main([*run.flags, "--iterations", "2", "--snapshots", "0"])
     metrics = read_metrics(run.out)
-    assert metrics["results"]["snapshots"] == [0, 2] and len(metrics["history"]["training"]["distance"]) == 1
+    assert list(metrics["results"]["seeds"]["0"]["snapshots"]) == ["0", "2"]
+    assert len(metrics["history"]["0"]["distance"]) == 1
 
 
 def test_training_goes_on_with_the_snapshots_that_are_there(copied, drawn, capsys):
@@ -612,8 +690,8 @@ def test_training_goes_on_with_the_snapshots_that_are_there(copied, drawn, capsy
     assert "checkpoint_seed0.pt: going on after iteration 6 of 10" in text
     assert "seed 0: iterations without a snapshot, which are past: 1, 4" in text
     metrics = read_metrics(run.out)
-    assert metrics["results"]["snapshots"] == [0, 2, 6, 10]
-    assert metrics["history"]["training"]["iteration"] == [2, 4, 6, 8, 10]
+    assert list(metrics["results"]["seeds"]["0"]["snapshots"]) == ["0", "2", "6", "10"]
+    assert metrics["history"]["0"]["iteration"] == [2, 4, 6, 8, 10]
 
 
 @pytest.mark.parametrize("flags", ["--iterations 8", "--iterations 4 --snapshots 0"])
@@ -650,9 +728,12 @@ def test_seeds_are_joined_with_the_snapshots_that_they_have(copied, drawn, capsy
     q2_gan.main(run.flags)
     text = capsys.readouterr().out
     assert re.search(r"left out: .*snapshot_2_seed2\.pt was made with --lr 0\.1, not 0\.001\n", text)
-    args = q2_gan.get_args(run.flags)
-    found = q2_gan.find_snapshots(args, "tiny digits")
-    assert {seed: list(snapshots) for seed, snapshots in found.items()} == {0: [0, 2, 6], 1: [0, 2, 4]}
+    seeds = read_metrics(run.out)["results"]["seeds"]
+    assert {seed: list(numbers["snapshots"]) for seed, numbers in seeds.items()} == {
+        "0": ["0", "2", "6"],
+        "1": ["0", "2", "4"],
+    }
+    assert "perturbation" in seeds["1"]["snapshots"]["4"]
 
 
 def test_loss_that_is_not_finite_stops_and_saves_nothing(bright, monkeypatch):

@@ -309,13 +309,13 @@ def test_metrics_are_valid_json_with_their_origin(tmp_path):
     content = {"seconds": 1.5, "history": {"a": {"loss": [1.0]}}, "results": {}}
     places = {"out": tmp_path, "data_dir": Path("data"), "device": torch.device("cpu"), "command": "python q9.py"}
     args = argparse.Namespace(lr=0.1, restart=True, figures_only=False, download=False, **places)
-    runs.save_metrics(args, "q9", "digits", provenance, **content)
+    runs.save_metrics(args, "q9", "digits", provenance, *content.values())
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics.pop("versions")["torch"] == torch.__version__
     origin = {"script": "q9", "command": "python q9.py", "device": "cpu (one); cpu (two)", "data": "digits"}
     assert metrics == origin | content | {"config": {"lr": 0.1}}
     with pytest.raises(ValueError, match="not JSON compliant"):
-        runs.save_metrics(args, "q9", "digits", provenance, seconds=float("nan"))
+        runs.save_metrics(args, "q9", "digits", provenance, float("nan"), {}, {})
 
 
 def test_provenance_names_command_commit_and_processor_of_every_session(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Command line, data formats and checkpoints, case by case and without a network; what holds for all three scripts."""
 
+import argparse
 import hashlib
 import io
 import os
@@ -58,8 +59,8 @@ VAE |= {"latent_size": 100, "kl_samples": 10, "importance_samples": 200, "test_i
 VAE |= {"curve_samples": [1, 5, 10, 50, 200, 1000]}
 GAN = {"data": "svhn", "seed": 0, "iterations": 50_000, "critic_updates": 5, "penalty": 10, "batch_size": 64}
 GAN |= {"lr": 1e-4, "betas": [0.5, 0.9], "width": 64, "latent_size": 100, "perturb_dims": [3, 30, 35, 50]}
-GAN |= {"samples": 5000, "starts": 501, "control_starts": 51, "pairs": 1001, "noise_sets": 5}
-GAN |= {"snapshots": [0, 7000, 20_000, 50_000]}
+GAN |= {"samples": 10_000, "certainty": 0.9, "neighbours": 5, "coverage_samples": 5000, "held_out": 10_000}
+GAN |= {"repeats": 1, "controls": 20, "epsilons": [1, 2, 3, 5, 10, 20], "snapshots": [0, 7000, 20_000, 50_000]}
 SIMSIAM = {"data": "cifar10", "seed": 0, "repeats": 1, "runs": ["baseline", "no_stop_gradient", "no_predictor"]}
 SIMSIAM |= {"epochs": 100, "batch_size": 1024, "lr": 0.03, "momentum": 0.9, "weight_decay": 5e-4, "dim": 2048}
 SIMSIAM |= {"pred_dim": 512, "knn_k": 200, "knn_temperature": 0.1, "train_images": 0, "test_images": 0}
@@ -439,3 +440,8 @@ def test_a_target_that_is_held_for_a_moment_is_tried_again(failures, written, tm
         with pytest.raises(utils.InputError, match=r"cannot write .*: Access is denied"):
             utils.write(tmp_path / "a", "text")
     assert digest(tmp_path) == ({"a": b"text"} if written else {}) and waits == [0.1, 0.5, 2.0]
+
+
+def test_time_to_go_is_at_the_rate_since_the_start(monkeypatch):
+    monkeypatch.setattr(utils, "time", argparse.Namespace(perf_counter=lambda: 1810.4))
+    assert str(utils.time_to_go(10.0, 2, 6)) == "1:00:01"
