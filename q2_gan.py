@@ -30,7 +30,7 @@ from results.reader import Classifier
 from utils import natural, positive_float, positive_int, two_or_more
 
 QUICK = {"iterations": 400, "width": 16, "lr": 1e-3, "classifier_steps": 150, "samples": 1000}
-SNAPSHOT_PLACES = (0, 0.14, 0.4, 1)  # of the iterations; the original's 0, 7,000, 20,000 and 50,000
+SNAPSHOTS = (0, 0.14, 0.4, 1)  # of the iterations; the original's 0, 7,000, 20,000 and 50,000
 RECORD_EVERY = 10  # iterations
 SAVE_EVERY = 60  # seconds, with a line in the log
 MEASURED_WITH = ["samples", "perturb_dims", "certainty", "held_out", "neighbours", "coverage_samples"]
@@ -63,12 +63,12 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
         controls=20,  # dimensions, and random directions, to compare with
         pairs=1000,  # of interpolations, at most
         epsilons=[1, 2, 3, 5, 10, 20],  # lengths of a perturbation, in standard deviations of the prior
-        alphas=[round(0.1 * step, 1) for step in range(11)],  # places along an interpolation
+        alphas=[round(0.1 * step, 1) for step in range(11)],  # points of an interpolation
     )
     args = utils.parse_args(parser, argv, QUICK)
     args.perturb_dims = list(dict.fromkeys(args.perturb_dims))
-    places = args.snapshots or [round(place * args.iterations) for place in SNAPSHOT_PLACES]
-    args.snapshots = sorted({*places, args.iterations})
+    asked = args.snapshots or [round(share * args.iterations) for share in SNAPSHOTS]
+    args.snapshots = sorted({*asked, args.iterations})
     if args.snapshots[-1] > args.iterations:
         raise utils.InputError(f"--snapshots {args.snapshots[-1]} lies past --iterations {args.iterations}")
     if (dim := max(args.perturb_dims)) >= args.latent_size:

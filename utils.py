@@ -15,7 +15,7 @@ import textwrap
 import time
 import uuid
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from http.client import HTTPException
@@ -216,12 +216,13 @@ def use_small_map_convolutions(network: nn.Module) -> None:
 
 
 def replayed(
-    iterate: Callable[[], Tensor], optimizers: list[torch.optim.Optimizer], device: torch.device
+    iterate: Callable[[], Tensor], optimizers: Iterable[torch.optim.Optimizer], device: torch.device
 ) -> Iterator[Tensor]:
-    """Yield what `iterate` returns, again and again; on CUDA from the fourth time on by replaying its kernels at once.
+    """Yield what `iterate` returns, again and again; on CUDA from the fourth time on as a replayed CUDA graph.
 
-    Launching them one by one takes three times their work. All that they read and change must lie on the device and
-    stay where it is, numbers of Python are those of the fourth call, and each time overwrites the last one's tensor.
+    Launching the kernels one by one takes three times as long as their work. A graph holds addresses: `iterate` may
+    only use tensors on the device that are never replaced, a Python number keeps its value at the capture, and each
+    output overwrites the last.
     """
     if device.type != "cuda":
         while True:
@@ -270,7 +271,7 @@ def reading(damaged: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        damages = (None, errno.ENOENT, errno.EINVAL)  # a file, or a place in a file, that is not there
+        damages = (None, errno.ENOENT, errno.EINVAL)  # a decoder's own error, a missing file, a seek past the end
         system = isinstance(error, OSError) and error.errno not in damages
         if system or isinstance(error, InputError | ImportError) or is_out_of_memory(error):
             raise

@@ -111,7 +111,7 @@ def show(rule: str, values: list[float]) -> str:
     """Return the mean with what `decide` takes: the prediction interval in brackets, or an error after ±."""
     mean = fmean(values)
     if rule not in ("<", ">", "close", "compatible"):
-        return f"{mean:.3g}"
+        return f"{mean:#.3g}"
     if rule == "compatible" and (error := prediction_error(values)):
         digits = digits_of(error)
         return f"{mean:.{digits}f} [{mean - error:.{digits}f}, {mean + error:.{digits}f}]"

@@ -19,7 +19,6 @@ from results.pages import (
     decide,
     make_table,
     mean_error,
-    prediction_error,
     report,
     show,
     verdicts,
@@ -97,7 +96,7 @@ def test_every_training_must_keep_every_limit():
 def test_numbers_are_given_with_their_error():
     assert mean_error([-1, 0, 1]) == "0.0 ± 2.5" and mean_error([0.5, 0.501, 0.502]) == "0.5010 ± 0.0025"
     assert mean_error([0.25]) == "0.250" and mean_error([]) == "-"
-    assert show(">", [0.5, 0.501, 0.502]) == "0.5010 ± 0.0025" and show("every", [0.1, 0.2]) == "0.15"
+    assert show(">", [0.5, 0.501, 0.502]) == "0.5010 ± 0.0025" and show("every", [0.1, 0.2]) == "0.150"
 
 
 def test_table_is_aligned_markdown():
@@ -197,7 +196,7 @@ def test_numbers_that_reproduce_every_claim_of_problem_2():
     assert column(gan, gan_metrics()) == ALL
     here = column(gan, gan_metrics(), "here")
     assert here[1] == "readable 0.3000 ± 0.0025; over real images' share 0.3529 ± 0.0029"
-    assert here[6] == "0.4, 0.5, 0.6, 0.7" and set(column(gan, gan_metrics(), "trainings")) == {3}
+    assert here[6] == "0.400, 0.500, 0.600, 0.700" and set(column(gan, gan_metrics(), "trainings")) == {3}
 
 
 @pytest.mark.parametrize(
@@ -297,9 +296,9 @@ def test_numbers_that_reproduce_the_claims_of_problem_3():
     assert column(simsiam, metrics) == ["compatible", "reproduced", "reproduced", "undecided"]
     assert column(simsiam, metrics, "trainings") == [3, 1, 1, 1]
     assert column(simsiam, metrics, "here")[1:] == [
-        "accuracy 0.1, loss -0.99",
-        "accuracy 0.1, loss -0.99",
-        "largest rise 0.02, with predictor 0.05",
+        "accuracy 0.100, loss -0.990",
+        "accuracy 0.100, loss -0.990",
+        "largest rise 0.0200, with predictor 0.0500",
     ]
 
 
@@ -372,63 +371,59 @@ def test_joined_page_is_the_one_of_the_committed_metrics():
         assert (FOLDER / path).exists()
 
 
-def test_readme_quotes_the_committed_metrics():
-    metrics, text = reference_metrics(), (FOLDER.parent / "README.md").read_text(encoding="utf-8")
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
-    rows = {row[0]: row for row in rows}
+@pytest.fixture(scope="module")
+def readme():
+    """The cells of README's tables, by the first cell of a row."""
+    lines = (FOLDER.parent / "README.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    return {row[0]: row[1:] for row in rows}
 
-    found, reproduced = rows["1: VAE, `q1_vae.py`"], rows["`python q1_vae.py --repeats 10`"]
-    keys = ("elbo_analytic", "elbo_mc", "log_likelihood_analytic", "log_likelihood_mc")
-    for key in keys:
-        values = vae.by_seed(metrics["q1_vae"], key)
-        assert f"{fmean(values):.2f}" in found[2]
-        assert f"{fmean(values):.1f} (SD {stdev(values):.1f})" in reproduced[-1]
-    assert set(column(vae, metrics["q1_vae"])) == {"supported"} and found[2].endswith(": supported")
-    longer = rows["`python q1_vae.py --epochs 200 --out results/q1_vae_200`"]
-    assert re.findall(r"-\d+\.\d", longer[-1]) == [f"{metrics['q1_vae_200']['results'][key]:.1f}" for key in keys]
 
-    found, results = rows["2: WGAN, `q2_gan.py`"][2], metrics["q2_gan"]["results"]
-    _, *parts = re.split("(Supported|Contradicted|Not decided): ", found)
-    sections, decided = dict(zip(parts[::2], parts[1::2], strict=True)), column(gan, metrics["q2_gan"])
-    words = ["noise", "indistinct", "proper", "2, 6 and 8", "diverse", "crisper", "dimensions"]
-    for word, verdict in zip([*words, *["interpolation"] * 3], decided, strict=True):
-        assert word in sections[verdict.capitalize()]
-    quantities = gan.quantities(metrics["q2_gan"])
-    limits = {claim.quantity: claim.limit for claim in gan.CLAIMS}
-    of_what = "( of the samples( at 20,000| with a sure one))?"
-    for quantity in ("S at 20,000", gan.THREE, gan.REACHED):
-        assert re.search(f" {fmean(quantities[quantity]):.2f}{of_what}, limit {limits[quantity]}[;)]", found)
-    diverse = gan.CLAIMS[4].quantity
-    assert f"rises by {mean_error(quantities[diverse])}, limit {limits[diverse]}" in found
-    assert f"of real images in {results['classifier']['sure']:.2f})" in found
-    for name, row in (("q2_gan", "`python q2_gan.py`"), ("q2_hour", f"`{metrics['q2_hour']['command']}`")):
-        results = metrics[name]["results"]
-        *_, last = results["per_snapshot"].values()
-        numbers = [fmean(last["sure"]), results["classifier"]["sure"], fmean(last["coverage"])]
-        numbers += [fmean(gan.quantities(metrics[name])[gan.HALF_WAY.format(path)]) for path in ("latent", "pixel")]
-        assert re.findall(r"\d\.\d\d", rows[row][-1]) == [f"{number:.2f}" for number in numbers]
+def test_readme_says_what_was_found(readme):
+    metrics = reference_metrics()
+    means = [fmean(vae.by_seed(metrics["q1_vae"], key)) for key in ("elbo_analytic", "log_likelihood_analytic")]
+    originals = [vae.ORIGINAL[key] for key in ("elbo_analytic", "log_likelihood")]
+    assert readme["1: VAE"][0] == f"ELBO {originals[0]:.1f}, log p(x) {originals[1]:.1f} nats"
+    assert readme["1: VAE"][1] == f"{means[0]:.1f}, {means[1]:.1f} (10 seeds): compatible"
+    assert column(vae, metrics["q1_vae"]) == ["compatible", "compatible", "reproduced", "compatible"]
+    assert max(column(vae, metrics["q1_vae"], "trainings")) == 10
+    assert readme["2: WGAN"][1] == "one training on 8,000 of 73,257 images: undecided"
+    assert set(column(gan, metrics["q2_gan"])) == {"undecided", "-"}
+    assert set(column(gan, metrics["q2_gan"], "trainings")) == {0, 1}
+    accuracy = fmean(simsiam.quantities(metrics["q3_simsiam"])["accuracy_baseline"])
+    assert readme["3: SimSiam"][1] == f"{accuracy:.3f} (5 seeds): compatible; 0.10: reproduced"
+    assert column(simsiam, metrics["q3_simsiam"])[:3] == ["compatible", "reproduced", "reproduced"]
 
-    found, results = rows["3: SimSiam, `q3_simsiam.py`"], metrics["q3_simsiam"]["results"]
+
+@pytest.mark.parametrize("name", ["q1_vae", "q1_vae_200"])
+def test_readme_says_what_to_expect_of_problem_1(name, readme):
+    metrics = reference_metrics()[name]
+    expected = []
+    for key in ("elbo_analytic", "elbo_mc", "log_likelihood_analytic", "log_likelihood_mc"):
+        values = vae.by_seed(metrics, key)
+        expected.append(f"{fmean(values):.1f}" + (f" (SD {stdev(values):.1f})" if len(values) > 1 else ""))
+    command = "python q1_vae.py --repeats 10" if name == "q1_vae" else metrics["command"]
+    assert readme[f"`{command}`"][1:] == expected
+
+
+@pytest.mark.parametrize("name", ["q2_gan", "q2_hour"])
+def test_readme_says_what_to_expect_of_problem_2(name, readme):
+    metrics = reference_metrics()[name]
+    last = ("snapshots", str(gan.iterations(metrics)[-1]))
+    curves = [gan.entries(metrics, *last, "interpolation", path) for path in ("latent", "pixel")]
+    values = [gan.entries(metrics, *last, "readable"), gan.entries(metrics, "classifier", "readable")]
+    values += [gan.entries(metrics, *last, "coverage"), *([*map(gan.half_way, curve)] for curve in curves)]
+    command = "python q2_gan.py" if name == "q2_gan" else metrics["command"]
+    assert readme[f"`{command}`"][1:] == [f"{fmean(numbers):.2f}" for numbers in values]
+
+
+def test_readme_says_what_to_expect_of_problem_3(readme):
+    metrics = reference_metrics()
     quantities = simsiam.quantities(metrics["q3_simsiam"])
-    accuracies = [quantities[f"kNN accuracy, {label}"] for label in simsiam.LABELS.values()]
-    baseline, free, identity, frozen = (f"{fmean(values):.2f}" for values in accuracies)
-    values = accuracies[0]
-    low, high = (fmean(values) + sign * prediction_error(values) for sign in (-1, 1))
-    assert f"{fmean(values):.3f}, prediction interval {low:.3f} to {high:.3f}: supported" in found[2]
-    assert f"{free} without stop-gradient, {identity} without predictor, " in found[2]
-    assert set(column(simsiam, metrics["q3_simsiam"])) == {"supported"} and found[2].count(": supported") == 2
-    ends = (results["no_stop_gradient"]["0"], results["no_predictor"]["0"], results["untrained"])
-    kept = [f"{end['knn_accuracy_backbone']:.2f}" for end in ends]
-    assert found[2].endswith(f"the backbone's features give {kept[0]} and {kept[1]} (untrained: {kept[2]})")
-    expected = f"{baseline} (SD over seeds {stdev(values):.3f}), {free}, {identity}"
-    assert rows["`python q3_simsiam.py`"][-1] == f"{expected}; with `--runs fixed_random_predictor` {frozen}"
-    assert f"{metrics['q3_simsiam']['config']['precision']}, five seeds" in found[3] and len(values) == 5
-    below = [*accuracies[-1], results["untrained"]["knn_accuracy"]]
-    assert max(below) < results["knn_accuracy_pixels"]  # as the page says
-
-    results = metrics["q3_hour"]["results"]
-    row = rows[f"`{metrics['q3_hour']['command']}`"]
-    ends = [results[run]["0"] for run in ("baseline", "no_stop_gradient")]
-    numbers = [*(end["knn_accuracy"] for end in ends), results["untrained"]["knn_accuracy"]]
-    numbers += [results["knn_accuracy_pixels"], *(end["loss"] for end in ends)]
-    assert re.findall(r"-?\d\.\d\d", row[-1]) == [f"{number:.2f}" for number in numbers]
+    first, *ablations = (quantities[f"accuracy_{run}"] for run in simsiam.LABELS)
+    expected = [f"{fmean(first):.2f} (SD {stdev(first):.3f})", *(f"{fmean(values):.2f}" for values in ablations)]
+    expected[3] += " with `--runs fixed_random_predictor`"
+    assert readme["`python q3_simsiam.py`"][1:] == expected
+    short = simsiam.quantities(metrics["q3_hour"])
+    expected = [f"{fmean(short[f'accuracy_{run}']):.2f}" for run in ("baseline", "no_stop_gradient")]
+    assert readme[f"`{metrics['q3_hour']['command']}`"][1:] == [*expected, "-", "-"]
