@@ -41,9 +41,11 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     flag("--kl-samples", positive_int, 10, "samples per image of the Monte Carlo KL")
     flag("--importance-samples", positive_int, 200, "samples K per image for log p(x)")
     flag("--test-images", positive_int, 10_000, "test images used, evenly spaced")
+    flag("--models", Path, None, "folder of a run's models, to be measured without training", metavar="DIR")
     # K of the curve; groups of samples nest, so by Jensen it cannot fall
     parser.set_defaults(curve_samples=[1, 5, 10, 50, 200, 1000])
-    return utils.parse_args(parser, argv, QUICK)
+    args = utils.parse_args(parser, argv, QUICK)
+    return runs.take_recipe(parser, argv, args, "q1_vae") if args.models else args
 
 
 def sum_per_example(x: Tensor) -> Tensor:
@@ -244,10 +246,11 @@ def log_likelihood_importance_sampling(vae: VAE, images: Tensor, num_samples: in
 
 
 def load_vae(estimator: str, seed: int, args: argparse.Namespace, source: str) -> tuple[VAE, dict]:
-    """Return a trained VAE and its history from its checkpoint."""
+    """Return a trained VAE and its history from its checkpoint, or from --models."""
     vae = VAE(args.latent_size).to(args.device)
     config = training_config(estimator, seed, args, source)
-    return vae, runs.load_checkpoint(checkpoint_path(estimator, seed, args), config, {"vae": vae})
+    history = runs.load_checkpoint(checkpoint_path(estimator, seed, args), config, {"vae": vae})
+    return vae, runs.model_history(args, "q1_vae", f"{estimator}_seed{seed}") if args.models else history
 
 
 def evaluate(histories: dict, data: dict, args: argparse.Namespace) -> dict:
@@ -273,6 +276,8 @@ def evaluate(histories: dict, data: dict, args: argparse.Namespace) -> dict:
             numbers[f"test_elbo_{name}"] = mean_elbo(vae, test, name, args.kl_samples)
             numbers[f"train_elbo_{name}"] = mean_elbo(vae, data["train"][: len(test)], name, args.kl_samples)
             numbers[f"elbo_{name}"] = histories[name][seed]["elbo"][-1]
+    if not seeds:
+        raise utils.InputError(f"no seed in {args.models or args.out} has both models")
     first = next(iter(seeds.values()))
     curves = {"samples": args.curve_samples, "estimates": estimates, "elbo": elbos}
     return first | {"seeds": seeds, "curves": curves, "test_images": len(test)}
@@ -308,11 +313,11 @@ def load_images(args: argparse.Namespace) -> dict:
     return {split: tensor.flatten(1).to(args.device) for split, tensor in images.items()} | {"source": source}
 
 
-def draw_grids(grids: dict[str, Tensor], path: Path) -> None:
-    """Grids of images (N, 784) with values in [0, 1], ten in a row, side by side under their titles."""
+def draw_grids(grids: dict[str, Tensor], columns: int, path: Path) -> None:
+    """Grids of images (N, H, W) with values in [0, 1], side by side under their titles."""
     figure, (row,) = utils.subplots(1, len(grids), width=5, height=5.3)
     for axes, (title, images) in zip(row, grids.items(), strict=True):
-        grid = make_grid(images.view(-1, 1, 28, 28).cpu(), nrow=10, padding=1, pad_value=0.5)
+        grid = make_grid(images[:, None].cpu(), nrow=columns, padding=1, pad_value=0.5)
         axes.imshow(grid[0].numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.set_title(title)
         axes.axis("off")
@@ -327,12 +332,14 @@ def draw_images(vaes: dict[str, VAE], test: Tensor, seed: int, args: argparse.Na
     x = evenly_spaced(test, 50).float()
     samples, reconstructions = {}, {}
     for name, vae in vaes.items():
-        samples[f"Samples (means), {ESTIMATORS[name]}"] = vae.decode(z).sigmoid()
+        samples[f"Samples (means), {ESTIMATORS[name]}"] = vae.decode(z).sigmoid().view(-1, 28, 28)
         means = vae.decode(vae.encode(x)[0]).sigmoid()
-        title = f"Test images (left) and reconstructions, {ESTIMATORS[name]}"
-        reconstructions[title] = torch.stack([x, means], 1).flatten(0, 1)
-    draw_grids(samples, args.out / "samples.png")
-    draw_grids(reconstructions, args.out / "reconstructions.png")
+        pairs = torch.cat([x.view(-1, 28, 28), means.view(-1, 28, 28)], 2)
+        reconstructions[f"Test images and, right, reconstructions, {ESTIMATORS[name]}"] = F.pad(
+            pairs, (0, 6), value=0.5
+        )
+    draw_grids(samples, 10, args.out / "samples.png")
+    draw_grids(reconstructions, 5, args.out / "reconstructions.png")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -346,8 +353,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.download:
         return
     trainings = [(name, seed) for seed in range(args.seed, args.seed + args.repeats) for name in ESTIMATORS]
-    runs.open_out(args, "q1_vae", [checkpoint_path(*training, args).name for training in trainings])
-    for name, seed in trainings:
+    runs.open_out(args, "q1_vae", [f"*{checkpoint_path(*training, args).name}" for training in trainings])
+    for name, seed in () if args.models else trainings:
         train(name, seed, data, args)
 
     start = time.perf_counter()
@@ -356,6 +363,9 @@ def main(argv: list[str] | None = None) -> None:
     results = evaluate(histories, data, args)
     seeds = [int(seed) for seed in results["seeds"]]
     vaes = {name: load(name, seeds[0])[0] for name in ESTIMATORS}
+    for name, vae in vaes.items():
+        config = training_config(name, seeds[0], args, source)
+        runs.save_model(args, f"checkpoint_{name}", seeds[0], config, {"vae": vae})
     draw_images(vaes, data["test"], seeds[0], args)
 
     seconds += time.perf_counter() - start

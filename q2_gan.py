@@ -52,6 +52,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     flag("--perturb-dims", natural, [3, 30, 35, 50], "latent dimensions to perturb", nargs="+")
     flag("--classifier-steps", positive_int, 900, "updates of the classifier, 128 images each")
     flag("--samples", two_or_more, 10_000, "samples per snapshot, to be measured")
+    flag("--models", Path, None, "folder of a run's models, to be measured without training", metavar="DIR")
     parser.set_defaults(
         betas=[0.5, 0.9],  # of Adam
         augmentation={"rotation": 15, "scale": 1.2, "shift": 3, "contrast": 0.5, "inversion": 0.5},  # of `distort`
@@ -66,6 +67,8 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
         alphas=[round(0.1 * step, 1) for step in range(11)],  # points of an interpolation
     )
     args = utils.parse_args(parser, argv, QUICK)
+    if args.models:
+        args = runs.take_recipe(parser, argv, args, "q2_gan")
     args.perturb_dims = list(dict.fromkeys(args.perturb_dims))
     asked = args.snapshots or [round(share * args.iterations) for share in SNAPSHOTS]
     args.snapshots = sorted({*asked, args.iterations})
@@ -235,40 +238,50 @@ def train(seed: int, data: dict, args: argparse.Namespace) -> None:
 
 
 class Snapshot(NamedTuple):
-    """The networks of one training at one iteration, and its history up to there."""
+    """The networks of one training at one iteration, and its history up to there; with --models there is no critic."""
 
     iteration: int
     seed: int
     generator: Generator
-    critic: Critic
+    critic: Critic | None
     history: dict
 
 
 def load_snapshot(iteration: int, seed: int, args: argparse.Namespace, source: str) -> Snapshot:
-    """Return what `train` saved, with the generator in evaluation mode.
+    """Return what `train` saved, or what lies in --models, with the generator in evaluation mode.
 
     Its batch-normalisation statistics are those of noise: those of training lag behind the weights, and at iteration 0
-    there are none.
+    there are none. Weights and statistics are rounded to half precision as those of a model are.
     """
-    networks = {"generator": Generator(args.latent_size, args.width), "critic": Critic(args.width)}
-    config = training_config(seed, args, source)
-    history = runs.load_checkpoint(snapshot_path(iteration, seed, args), config, networks)
+    torch.manual_seed(seed)
+    generator = Generator(args.latent_size, args.width)  # at iteration 0 of --models, which follows from the seed
+    critic = None if args.models else Critic(args.width)
+    networks = {"generator": generator} if args.models else {"generator": generator, "critic": critic}
+    if iteration or not args.models:
+        config = training_config(seed, args, source)
+        history = runs.load_checkpoint(snapshot_path(iteration, seed, args), config, networks)
+    if args.models:
+        history = runs.model_history(args, "q2_gan", str(seed))
     for network in networks.values():
         network.to(args.device, memory_format=utils.memory_format(args.device))
     torch.manual_seed(seed)
-    update_bn(torch.randn(20, args.batch_size, args.latent_size).to(args.device), networks["generator"])
-    return Snapshot(iteration, seed, networks["generator"].eval(), networks["critic"], history)
+    noise = torch.randn(20, args.batch_size, args.latent_size).to(args.device)
+    update_bn(noise, runs.round_weights(generator))
+    return Snapshot(iteration, seed, runs.round_weights(generator).eval(), critic, history)
 
 
 def find_snapshots(args: argparse.Namespace, source: str) -> dict[int, list[Snapshot]]:
-    """Return all snapshots in OUT up to --iterations, by seed, in their order."""
-    names = {path.stem.split("_")[1] for path in args.out.glob("snapshot_*_seed*.pt")}
+    """Return all snapshots in OUT, or in --models, up to --iterations, by seed, in their order."""
+    pattern = runs.seed_path(args, "snapshot_*", "*")
+    names = {path.stem.split("_")[-2] for path in pattern.parent.glob(pattern.name)}
     found = {}
     for iteration in sorted(int(name) for name in names if name.isdecimal()):
         if iteration <= args.iterations:
             load = partial(load_snapshot, iteration, args=args, source=source)
             for seed, snapshot in runs.join(args, f"snapshot_{iteration}", load):
                 found.setdefault(seed, []).append(snapshot)
+    for seed, snapshots in found.items() if args.models else ():
+        snapshots.insert(0, load_snapshot(0, seed, args, source))
     return dict(sorted(found.items()))
 
 
@@ -330,7 +343,7 @@ def measure_snapshot(
     z = torch.randn(args.samples, args.latent_size).to(args.device)  # drawn on the CPU, the same on every device
     samples = generate(snapshot.generator, z)
     numbers = reader.measure(samples, classifier, real, args)
-    if snapshot.iteration:  # an untrained critic says nothing
+    if snapshot.iteration and snapshot.critic:  # an untrained critic says nothing
         numbers["memorisation"] = reader.memorisation(snapshot.critic, real, samples)
     if last:
         pairs = min(args.pairs, args.samples // 2)
@@ -352,10 +365,12 @@ def evaluate(found: dict[int, list[Snapshot]], data: dict, args: argparse.Namesp
         results[str(seed)] = reader.measure_real(classifier, real, args) | {"snapshots": {}}
         for snapshot in snapshots:
             iteration, last = snapshot.iteration, snapshot is snapshots[-1]
-            files = [snapshot_path(iteration, seed, args), runs.seed_path(args, "classifier", seed)]
-            key = runs.fingerprint([*files, Path(__file__), Path(reader.__file__)], settings | {"last": last})
+            files = [runs.seed_path(args, "classifier", seed), Path(__file__), Path(reader.__file__)]
+            if iteration or not args.models:
+                files.append(snapshot_path(iteration, seed, args))
             measure = partial(measure_snapshot, snapshot, last, classifier, real, args)
-            numbers = runs.measured_once(runs.seed_path(args, "measured", seed, "json"), str(iteration), key, measure)
+            path, settings = args.out / f"measured_seed{seed}.json", settings | {"last": last}
+            numbers = runs.measured_once(path, str(iteration), files, settings, measure)
             results[str(seed)]["snapshots"][str(iteration)] = numbers
             done += 1
             text = f"readable {numbers['readable']:.3f}, {utils.time_to_go(start, done, total)} to go"
@@ -380,16 +395,21 @@ def draw_images(snapshots: list[Snapshot], data: dict, args: argparse.Namespace)
 
 
 def draw_samples(snapshots: list, classifier: Classifier, z: Tensor, data: dict, args: argparse.Namespace) -> None:
-    """The same noise at all snapshots, held-out images, and the training images nearest to the last samples."""
-    columns = min(20, len(data["test_images"]))
-    rows = {f"iteration {s.iteration:,}": generate(s.generator, z[:columns]) for s in snapshots}
-    features, _ = reader.classify(classifier, rows[f"iteration {snapshots[-1].iteration:,}"])
+    """The same noise at the original's shares of the iterations, held-out images, and the nearest training images."""
+    columns, last = min(12, len(data["test_images"])), snapshots[-1].iteration
+    rows = {}
+    for snapshot in snapshots:
+        if snapshot.iteration in [round(share * last) for share in SNAPSHOTS]:
+            rows[f"iteration {snapshot.iteration:,}"] = generate(snapshot.generator, z[:columns])
+    features, _ = reader.classify(classifier, rows[f"iteration {last:,}"])
     training = torch.cat([reader.classify(classifier, scale(chunk))[0] for chunk in data["train_images"].split(2000)])
     nearest = torch.cdist(features, training).argmin(1)
     rows["held out"] = scale(data["test_images"][torch.randperm(len(data["test_images"]))[:columns].to(args.device)])
     rows["nearest training image"] = scale(data["train_images"][nearest])
-    title = "Samples of the same noise; held-out images; nearest training images (in features) to the last samples"
-    utils.draw_strips(rows, [""] * columns, title, args.out / "samples.png")
+    title = (
+        "A column: samples of the same noise. Below: real images, and those nearest to the last samples (in features)"
+    )
+    utils.draw_strips(rows, [""] * columns, title, args.out / "samples.png", [len(rows) - 2, len(rows) - 1])
 
 
 def draw_perturbations(generator: Generator, classifier: Classifier, z: Tensor, args: argparse.Namespace) -> list:
@@ -403,21 +423,23 @@ def draw_perturbations(generator: Generator, classifier: Classifier, z: Tensor, 
     images = generate(generator, perturb(starts, directions, epsilons)).transpose(0, 1)
     digits = reader.read_digits(classifier, images, args.certainty).tolist()
     names = [f"dimension {d}, same z" for d in dims] + [f"dimension {d}, own z" for d in dims]
-    title = "One latent dimension raised by ε, with the digit that is read"
+    title = "One latent dimension raised by ε, with the digit that is read; the first readable samples"
     rows, labels = dict(zip(names, images, strict=True)), ["ε = 0", *epsilons.tolist()[1:]]
-    utils.draw_strips(rows, labels, title, args.out / "perturbation.png", digits)
+    utils.draw_strips(rows, labels, title, args.out / "perturbation.png", [len(dims)], digits)
     return digits
 
 
 def draw_interpolations(generator: Generator, z0: Tensor, z1: Tensor, args: argparse.Namespace) -> None:
-    """Pairs of paths, (a) latent and (b) pixel."""
-    latent, pixel = interpolate(generator, z0, z1, torch.tensor(args.alphas, device=args.device))
+    """Pairs of paths, (a) latent and (b) pixel, from z0 (α = 1) to z1 (α = 0)."""
+    alphas = args.alphas[::-1]
+    latent, pixel = interpolate(generator, z0, z1, torch.tensor(alphas, device=args.device))
     rows = {}
     for pair in range(len(z0)):
         rows[f"pair {pair + 1}, (a) latent"] = latent[:, pair]
         rows[f"pair {pair + 1}, (b) pixel"] = pixel[:, pair]
-    title = "Interpolation from z1 (α = 0) to z0 (α = 1)"
-    utils.draw_strips(rows, ["α = 0", *args.alphas[1:]], title, args.out / "interpolation.png")
+    title = "Interpolation from z0 to z1, pairs of the first readable samples"
+    labels = ["α = 1: z0", *alphas[1:-1], "α = 0: z1"]
+    utils.draw_strips(rows, labels, title, args.out / "interpolation.png", list(range(2, len(rows), 2)))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -432,13 +454,17 @@ def main(argv: list[str] | None = None) -> None:
     seeds = range(args.seed, args.seed + args.repeats)
     runs.open_out(args, "q2_gan", [f"*_seed{seed}.*" for seed in seeds])
     torch.backends.cudnn.benchmark = True
-    for seed in seeds:
+    for seed in () if args.models else seeds:
         train(seed, data, args)
 
     start = time.perf_counter()
     found = find_snapshots(args, data["source"])
     results = {"seeds": evaluate(found, data, args)}
-    results["digits"] = draw_images(found[min(found)], data, args)
+    first = found[min(found)]
+    results["digits"] = draw_images(first, data, args)
+    for iteration, seed, generator, *_ in first[1:]:  # that of iteration 0 follows from the seed
+        config = training_config(seed, args, data["source"])
+        runs.save_model(args, f"snapshot_{iteration}", seed, config, {"generator": generator})
     histories = {seed: snapshots[-1].history for seed, snapshots in found.items()}
     provenance, seconds = runs.take_provenance(histories.values())
     seconds += time.perf_counter() - start

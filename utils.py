@@ -90,6 +90,7 @@ def make_parser(description: str, script: str, data: list[str], quick: dict) -> 
     add("--repeats", type=positive_int, default=1, help="number of seeds to train, counted up from SEED")
     add("--device", default="auto", help="auto (cuda, else mps, else cpu), cpu, cuda, cuda:1, mps")
     add("--quick", action="store_true", help=f"short pass into results/quick/{script}: --data synthetic {changes}")
+    parser.set_defaults(models=None)  # a flag of problems 1 and 2
     add = parser.add_mutually_exclusive_group().add_argument
     add("--restart", action="store_true", help="discard the named checkpoints in OUT and train anew, as --quick does")
     add("--figures-only", action="store_true", help="draw the curves and the page again from OUT/metrics.json alone")
@@ -455,37 +456,41 @@ def subplots(rows: int, columns: int, width: float = 4.2, height: float = 3.7) -
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a compact PNG, with one legend of the labelled lines below."""
+    """Write a compact PNG, with one legend of the labelled lines below, unless a panel has its own."""
     entries = {}  # each label once
     for axes in figure.axes:
         entries |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    if entries:
+    if entries and not any(axes.get_legend() for axes in figure.axes):
         figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=4, fontsize=8)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", pil_kwargs={"optimize": True})
     write(path, buffer.getbuffer())
 
 
-def draw_strips(rows: dict, labels: list, title: str, path: Path, digits: list[list[int]] | None = None) -> None:
+def draw_strips(
+    rows: dict, labels: list, title: str, path: Path, gaps: list[int], digits: list[list[int]] | None = None
+) -> None:
     """Write rows of images, tensors (N, 3, 32, 32) in [-1, 1], their names on the left, `labels` above the columns.
 
-    digits: a row for each row of images, written under the images, "?" where they are negative.
+    gaps: the rows that stand apart from those above. digits: a row for each row of images, written under the images,
+    "?" where they are negative.
     """
-    height = 34 if digits is None else 52  # pixels of a cell: a border of 2, the image, and room for a digit
-    images = np.concatenate([row.cpu() for row in rows.values()]).clip(-1, 1) / 2 + 0.5
-    cells = np.pad(images, [(0, 0), (0, 0), (2, height - 34), (2, 0)], constant_values=1)
-    cells = cells.reshape(len(rows), len(labels), 3, height, 34).transpose(0, 3, 1, 4, 2)
-    canvas = np.pad(cells.reshape(height * len(rows), -1, 3), [(0, 2), (0, 2), (0, 0)], constant_values=1)
-    figure, ((axes,),) = subplots(1, 1, 0.42 * len(labels) + 1.5, 0.0132 * height * len(rows) + 0.8)
+    height, width = 36 if digits is None else 54, 36  # pixels of a cell: the image, a border, and room for a digit
+    tops = [height * row + 12 * sum(gap <= row for gap in gaps) for row in range(len(rows))]
+    canvas = np.ones((tops[-1] + height, width * len(labels), 3))
+    inch = 9 / canvas.shape[1]  # of a pixel
+    figure, ((axes,),) = subplots(1, 1, 10.5, inch * len(canvas) + 0.8)
+    for row, (top, images) in enumerate(zip(tops, rows.values(), strict=True)):
+        for column, image in enumerate(images.cpu().clip(-1, 1) / 2 + 0.5):
+            canvas[top : top + 32, width * column : width * column + 32] = image.permute(1, 2, 0)
+            if digits:
+                text = "?" if digits[row][column] < 0 else str(digits[row][column])
+                axes.text(width * column + 16, top + 42, text, size=8, ha="center", va="center")
     axes.grid(False)
     axes.imshow(canvas, interpolation="nearest")
-    for row, numbers in enumerate(digits or []):
-        for column, digit in enumerate(numbers):
-            text = "?" if digit < 0 else str(digit)
-            axes.text(34 * column + 18, height * row + 40, text, size=8, ha="center", va="center")
     axes.tick_params(length=0, labelsize=8, labeltop=True, labelbottom=False)
     axes.spines[:].set_visible(False)
-    axes.set_xticks([34 * i + 18 for i in range(len(labels))], labels)
-    axes.set_yticks([height * i + 18 for i in range(len(rows))], list(rows))
+    axes.set_xticks([width * column + 16 for column in range(len(labels))], labels)
+    axes.set_yticks([top + 16 for top in tops], list(rows))
     axes.set_title(title, fontsize=10)
     save_figure(figure, path)

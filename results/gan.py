@@ -262,18 +262,29 @@ def draw_training(metrics: dict, path: Path) -> None:
 
 
 def draw_quality(metrics: dict, path: Path) -> None:
-    """What was measured of each snapshot, a line for each seed, beside real images."""
+    """What was measured of each snapshot, a line for each seed, beside real images and the limits of the claims."""
     figure, rows = utils.subplots(2, 2)
     panels = dict(zip(("readable", "coverage", "sharpness", "frechet"), rows.flat, strict=True))
+    last = iterations(metrics)[-1]
     for key, axes in panels.items():
         for seed in counted(metrics).values():
-            measured = {int(i): s[key] for i, s in seed["snapshots"].items() if key in s}
-            axes.plot(measured.keys(), measured.values(), color="C0", marker=".", linewidth=0.8, clip_on=False)
-        axes.set_xscale("symlog", linthresh=100, subs=range(2, 10))
+            measured = {int(i): snapshot[key] for i, snapshot in seed["snapshots"].items() if key in snapshot}
+            if measured:
+                axes.plot(measured.keys(), measured.values(), color="C0", marker=".", linewidth=0.8, clip_on=False)
+        axes.set_xticks([round(share * last) for share in (0, 0.14, 0.4, 1)])  # the original's snapshots
         axes.xaxis.set_major_formatter("{x:,.0f}")
-        axes.set(xlabel="generator iteration", xlim=(0, iterations(metrics)[-1]))
-        if values := entries(metrics, "held_out" if key == "readable" else "training", key):
-            axes.axhline(np.mean(values), color="black", linestyle=":", label="real images")
+        axes.set(xlabel="generator iteration", xlim=(0, last))
+        values = entries(metrics, "held_out" if key == "readable" else "training", key)
+        if values:
+            axes.axhline(np.mean(values), color="black", linestyle=":")
+            axes.annotate("real images", (0.5 * last, np.mean(values)), va="bottom")
+        if not axes.lines:
+            axes.annotate("not measured", (0.5, 0.5), xycoords="axes fraction", ha="center")
+    if not objection(metrics):
+        style = {"color": "C3", "linewidth": 3, "solid_capstyle": "butt"}
+        for iteration, limit in ((0, 0.05), (7000, 0.5), (20_000, 0.5)):
+            panels["readable"].plot([iteration - 1000, iteration + 1000], [limit, limit], **style)
+        panels["readable"].annotate("limits", (10_000, 0.52), color="C3")
     panels["readable"].set(title="Readable samples", ylabel="share of the samples", ylim=(0, 1.05))
     panels["coverage"].set(title="Coverage", ylabel="share of the held-out images", ylim=(0, 1.05))
     panels["sharpness"].set(title="Sharpness", ylabel="over that of held-out images", ylim=(0, None))
@@ -289,7 +300,9 @@ def draw_paths(metrics: dict, path: Path) -> None:
         for curve in entries(metrics, *last, "interpolation", name):
             if curve[0] + curve[-1]:
                 ratios = 2 * np.array(curve) / (curve[0] + curve[-1])
-                axes.plot(metrics["config"]["alphas"], ratios, color=color, label=f"{name} interpolation")
-    axes.axhline(0.8, color="grey", linestyle="--", linewidth=0.8, label="limit half-way")
-    axes.set(title="Readable images along the paths", xlabel="α", ylabel="over those at the ends", ylim=(0, None))
+                axes.plot(metrics["config"]["alphas"], ratios, color=color, linewidth=1, label=f"{name} interpolation")
+    axes.plot([0.4, 0.6], [0.8, 0.8], color="C3", linewidth=3, label="limit of both, half-way")
+    axes.set(title="Readable images along the paths", xlabel="α", ylabel="over those at the ends")
+    axes.set(xlim=(1, 0), ylim=(0, None))  # from z0 to z1
+    axes.set_xticks([1, 0.75, 0.5, 0.25, 0], ["z0: 1", "0.75", "0.5", "0.25", "z1: 0"])
     utils.save_figure(figure, path)

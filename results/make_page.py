@@ -1,10 +1,24 @@
 """Write every report.md of the reference, and results/README.md, which joins them: python -m results.make_page"""
 
 import json
+from pathlib import Path
+from statistics import fmean
 
-import utils
+from matplotlib.figure import Figure
+
 from results import gan, simsiam, vae
-from results.pages import FOLDER, claims_table, mean_error, render, report, show, verdicts
+from results.pages import (
+    FOLDER,
+    Verdict,
+    claims_table,
+    mean_error,
+    render,
+    report,
+    show,
+    shown_error,
+    verdicts,
+)
+from utils import save_figure, write
 
 REFERENCE = FOLDER / "reference"
 SCRIPTS = {"q1_vae": vae, "q2_gan": gan, "q3_simsiam": simsiam}
@@ -37,7 +51,51 @@ def page() -> str:
     return render("page", context)
 
 
+def draw_claim(axes, row: int, verdict: Verdict, shift: float = 0) -> None:
+    """One row: dots with the interval that decides, a tick for each training, limit and original, all less `shift`."""
+    claim, columns = verdict.claim, verdict.columns
+    if claim.rule in ("compatible", "every"):  # by the first; of a collapse the accuracy
+        columns = columns[:1]
+    for number, column in enumerate(columns):
+        color, values = f"C{number}" if claim.rule else "C0", [value - shift for value in column]
+        axes.plot(values, [row] * len(values), color=color, marker="|", linestyle="", label="a training")
+        error = shown_error(claim.rule, values) if claim.rule else 0
+        axes.errorbar(fmean(values), row, xerr=error or None, color=color, marker="o", label="mean and its interval")
+    limits = {"<": [claim.limit], ">": [claim.limit], "close": [-1, 1], "every": [simsiam.LOW["knn_accuracy"]]}
+    for limit in limits.get(claim.rule, []):
+        axes.plot(limit, row, color="C3", marker="|", linestyle="", markersize=22, markeredgewidth=2, label="limit")
+    if claim.number is not None:
+        axes.plot(
+            claim.number - shift, row, color="black", marker="D", linestyle="", markersize=5, label="the original"
+        )
+
+
+def draw_claims(metrics: dict[str, dict], path: Path) -> None:
+    """A panel for each problem, a row for each claim; SimSiam's 0.60 on an axis of its own."""
+    rows = {name: verdicts(SCRIPTS[name], metrics[name]) for name in SCRIPTS}
+    accuracy, *collapses, _ = rows["q3_simsiam"]
+    figure = Figure(figsize=(9, 8), layout="constrained")
+    axes = figure.subplots(4, 1, height_ratios=[4, 9, 2, 1.2])
+    for panel, claims in zip(axes, (rows["q1_vae"], rows["q2_gan"], collapses, [accuracy]), strict=True):
+        for row, verdict in enumerate(claims):
+            draw_claim(panel, row, verdict, (verdict.claim.number or 0) if panel is axes[0] else 0)
+        panel.set_yticks(range(len(claims)), [f"{row.claim.original} · {row.verdict}" for row in claims], fontsize=8)
+        panel.set_ylim(len(claims) - 0.5, -0.5)
+        panel.grid(alpha=0.3)
+    vae_seeds, gan_seeds = (len(metrics[name]["results"]["seeds"]) for name in ("q1_vae", "q2_gan"))
+    axes[0].set_title(f"VAE, {vae_seeds} trainings: nats above the original's number", fontsize=10)
+    axes[1].set_title(f"WGAN, trainings: {gan_seeds}; in orange over the share of real images", fontsize=10)
+    real = fmean(gan.entries(metrics["q2_gan"], "classifier", "readable"))
+    axes[1].plot([real] * 3, range(3), color="black", marker="^", linestyle="", label="real images")
+    axes[2].set_title(f"SimSiam, kNN accuracy: one training each, {accuracy.trainings} of the last", fontsize=10)
+    for panel, limits in zip(axes, ((-1.1, 1.1), (-0.05, 1.1), (0, 0.3), (0.57, 0.61)), strict=True):
+        panel.set_xlim(limits)
+    save_figure(figure, path)
+
+
 if __name__ == "__main__":
-    for name, metrics in reference_metrics().items():
-        utils.write(REFERENCE / name / "report.md", report(RUNS[name], metrics))
-    utils.write(FOLDER / "README.md", page())
+    metrics = reference_metrics()
+    for name in RUNS:
+        write(REFERENCE / name / "report.md", report(RUNS[name], metrics[name]))
+    draw_claims(metrics, REFERENCE / "claims.png")
+    write(FOLDER / "README.md", page())

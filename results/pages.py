@@ -18,6 +18,7 @@ class Claim(NamedTuple):
 
     keys: the quantities that are compared with the limit, `quantity` in words; `here` shows them, the first in {0}.
     rule: "<", ">", "close", "compatible" or "every", as in `decide`, or "" where nothing decides. fewest: trainings.
+    number: the original's, where it gives one.
     """
 
     question: str
@@ -28,6 +29,7 @@ class Claim(NamedTuple):
     limit: object = None
     here: str = "{0}"
     fewest: int = 3
+    number: float | None = None
 
 
 class Verdict(NamedTuple):
@@ -72,7 +74,7 @@ def decide(claim: Claim, columns: list[list[float]]) -> str:
         return "undecided" if len(holds) > 1 else "reproduced" if holds.pop() else "not reproduced"
     if claim.rule == "compatible":
         low, high, widest = claim.limit
-        mean, error = fmean(columns[0]), prediction_error(columns[0])
+        mean, error = fmean(columns[0]), shown_error(claim.rule, columns[0])
         if not low - error <= mean <= high + error:
             return "not compatible"
         return "compatible" if error <= widest else "undecided"
@@ -88,8 +90,10 @@ def side(rule: str, limit: float, values: list[float]) -> str:
 
 
 def shown_error(rule: str, values: list[float]) -> float:
-    """Return the error that `rule` takes, and that is given after ±."""
-    return 3 * standard_error(values) if rule == "close" else confidence_error(values)
+    """Return the error that `rule` takes."""
+    if rule == "close":
+        return 3 * standard_error(values)
+    return prediction_error(values) if rule == "compatible" else confidence_error(values)
 
 
 def criterion(claim: Claim) -> str:
@@ -109,18 +113,18 @@ def criterion(claim: Claim) -> str:
 
 def show(rule: str, values: list[float]) -> str:
     """Return the mean with what `decide` takes: the prediction interval in brackets, or an error after ±."""
-    mean = fmean(values)
+    mean, error = fmean(values), shown_error(rule, values)
     if rule not in ("<", ">", "close", "compatible"):
         return f"{mean:#.3g}"
-    if rule == "compatible" and (error := prediction_error(values)):
+    if rule == "compatible" and error:
         digits = digits_of(error)
         return f"{mean:.{digits}f} [{mean - error:.{digits}f}, {mean + error:.{digits}f}]"
-    return with_error(mean, shown_error(rule, values))
+    return with_error(mean, error)
 
 
 def with_error(mean: float, error: float) -> str:
-    """Return a number and its error, to two digits of that error; without one, to three digits."""
-    return f"{mean:.{digits_of(error)}f} ± {error:.{digits_of(error)}f}" if error else f"{mean:#.3g}"
+    """Return a number and its error, to two digits of that error; without one, to four digits."""
+    return f"{mean:.{digits_of(error)}f} ± {error:.{digits_of(error)}f}" if error else f"{mean:.4g}"
 
 
 def mean_error(values: list[float]) -> str:

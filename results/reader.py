@@ -42,18 +42,24 @@ class Classifier(nn.Module):
 
 
 def train_classifier(seed: int, data: dict, args: argparse.Namespace) -> Classifier:
-    """Train the classifier, or take it from its checkpoint where it was trained in this way; in evaluation mode."""
+    """Train the classifier, or take it from its checkpoint where it was trained in this way, or from --models.
+
+    It is in evaluation mode, its weights rounded to half precision as those of its model are.
+    """
     path = runs.seed_path(args, "classifier", seed)
     config = {"classifier_steps": args.classifier_steps, "augmentation": args.augmentation}
     config |= {"seed": seed, "source": data["source"]}
     torch.manual_seed(seed)
     classifier = Classifier().to(args.device, memory_format=utils.memory_format(args.device))
     try:
-        if path.exists():
+        if path.exists() or args.models:
             runs.load_checkpoint(path, config, {"classifier": classifier})
-            return classifier.eval()
-    except utils.InputError as error:  # it takes minutes, so nothing is lost
-        print(f"{path.name} is trained anew: {str(error).split(';')[0]}")
+            return runs.round_weights(classifier).eval()
+    except utils.InputError as error:
+        reason = str(error).split(";")[0]
+        if args.models:
+            raise utils.InputError(reason) from error
+        print(f"{path.name} is trained anew: {reason}")  # it takes minutes, so nothing is lost
     print(f"{path.name}: training begins, {args.classifier_steps} steps")
     optimizer = torch.optim.Adam(classifier.parameters(), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=args.classifier_steps)
@@ -66,7 +72,8 @@ def train_classifier(seed: int, data: dict, args: argparse.Namespace) -> Classif
         optimizer.step()
         schedule.step()
     runs.save_checkpoint(path, config, {"classifier": classifier}, {"steps": args.classifier_steps})
-    return classifier.eval()
+    runs.save_model(args, "classifier", seed, config, {"classifier": classifier})
+    return runs.round_weights(classifier).eval()
 
 
 @torch.no_grad()

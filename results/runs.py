@@ -17,9 +17,9 @@ import matplotlib
 import numpy as np
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
-from utils import InputError, check_finite, check_zip, describe, reading, write
+from utils import InputError, Parser, check_finite, check_zip, describe, parse_args, reading, write
 
 ANEW = "--restart trains it anew, another --out keeps it"
 
@@ -43,9 +43,9 @@ def open_out(args: argparse.Namespace, script: str, patterns: list[str]) -> None
         raise InputError(f"{earlier[0]} is of an earlier version, whose files name no seed; move it away, or {ANEW}")
 
 
-def seed_path(args: argparse.Namespace, name: str, seed: int, kind: str = "pt") -> Path:
-    """Return the file of one of several trainings that share a folder."""
-    return args.out / f"{name}_seed{seed}.{kind}"
+def seed_path(args: argparse.Namespace, name: str, seed: int | str) -> Path:
+    """Return the file of one of several trainings that share a folder: the checkpoint in OUT, or that of --models."""
+    return args.models / f"model_{name}_seed{seed}.pt" if args.models else args.out / f"{name}_seed{seed}.pt"
 
 
 def describe_layers(modules: dict) -> dict[str, str]:
@@ -90,7 +90,7 @@ def load_checkpoint(path: Path, config: dict, modules: dict) -> dict:
     with reading(f"{path} cannot be read as a checkpoint; {ANEW}"):
         check_zip(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        saved, rng, history = checkpoint["config"], checkpoint["rng"], checkpoint["history"]
+        saved, history, rng = checkpoint["config"], checkpoint["history"], checkpoint.get("rng")  # a model has no rng
     if "layers" not in checkpoint:
         raise InputError(f"{path} was made by an earlier version, which did not note its network; {ANEW}")
     for key, value in config.items():
@@ -106,11 +106,12 @@ def load_checkpoint(path: Path, config: dict, modules: dict) -> dict:
     with reading(f"{path} does not hold what it is needed for; {ANEW}"):
         for name, module in modules.items():
             module.load_state_dict(checkpoint["states"][name])
-    torch.set_rng_state(rng["cpu"])
-    if torch.cuda.is_initialized() and "cuda" in rng:
-        torch.cuda.set_rng_state_all(rng["cuda"][: torch.cuda.device_count()])
-    if torch.backends.mps.is_available() and "mps" in rng:
-        torch.mps.set_rng_state(rng["mps"])
+    if rng:
+        torch.set_rng_state(rng["cpu"])
+        if torch.cuda.is_initialized() and "cuda" in rng:
+            torch.cuda.set_rng_state_all(rng["cuda"][: torch.cuda.device_count()])
+        if torch.backends.mps.is_available() and "mps" in rng:
+            torch.mps.set_rng_state(rng["mps"])
     return history
 
 
@@ -149,23 +150,27 @@ def resume(
 
 
 def join(args: argparse.Namespace, name: str, load: Callable[[int], tuple]) -> Iterator[tuple]:
-    """Yield seed and load(seed) for every file <name>_seed<seed>.pt in OUT that fits, named by this command or not.
+    """Yield seed and load(seed) for every seed of which there is a file `name`, asked for by this command or not.
 
-    Says which are left out, because `load` raises InputError, and why.
+    Says which are left out, because `load` raises InputError, and why; none are of --models.
     """
-    for path in sorted(args.out.glob(f"{name}_seed*.pt")):
+    pattern = seed_path(args, name, "*")
+    for path in sorted(pattern.parent.glob(pattern.name)):
         seed = path.stem.rpartition("_seed")[2]
         if seed.isdecimal() and path == seed_path(args, name, int(seed)):  # else it is somebody's copy
             try:
                 yield int(seed), load(int(seed))
             except InputError as error:
-                print(f"left out: {str(error).split(';')[0]}")
+                reason = str(error).split(";")[0]
+                if args.models:
+                    raise InputError(reason) from error
+                print(f"left out: {reason}")
 
 
 def finished_trainings(
     args: argparse.Namespace, names: list[str], load: Callable[[str, int], tuple]
 ) -> tuple[dict, dict, float]:
-    """Gather all finished trainings of `names` in OUT; load(name, seed) returns the model and the history of one.
+    """Gather all finished trainings of `names`; load(name, seed) returns the model and the history of one.
 
     Returns their histories by name and seed, their provenance together, and their time in seconds.
     """
@@ -189,11 +194,61 @@ def take_provenance(histories: Iterable[dict]) -> tuple[dict[str, list[str]], fl
     return provenance, seconds
 
 
-def measured_once(path: Path, name: str, key: str, measure: Callable[[], dict]) -> dict:
-    """Return measure(), kept under `name` in the JSON file `path`, or what is kept there with the same `key`.
+def half_weights(network: nn.Module) -> dict[str, Tensor]:
+    """Return the state of a network with its weights and statistics in half precision."""
+    return {key: value.half() if value.is_floating_point() else value for key, value in network.state_dict().items()}
 
-    `key` says what is measured, and how, as `fingerprint` does.
+
+def round_weights(network: nn.Module) -> nn.Module:
+    """Round weights and statistics to half precision; returns the network."""
+    network.load_state_dict(half_weights(network))
+    return network
+
+
+def save_model(args: argparse.Namespace, name: str, seed: int, config: dict, networks: dict) -> None:
+    """Write for --models networks that were trained as `config` says: their weights alone, in half precision."""
+    model = {"config": config, "history": {}, "layers": describe_layers(networks)}
+    model["states"] = {key: half_weights(network) for key, network in networks.items()}
+    buffer = io.BytesIO()
+    torch.save(model, buffer)
+    write(args.out / f"model_{name}_seed{seed}.pt", buffer.getbuffer())
+
+
+def take_recipe(parser: Parser, argv: list[str] | None, args: argparse.Namespace, script: str) -> argparse.Namespace:
+    """Return `args` with the recipe of the run whose models lie in --models; explicit flags still win.
+
+    InputError for flags that would train, and where there is no such run.
     """
+    for flag in ("quick", "restart", "repeats", "figures_only"):
+        if getattr(args, flag) != parser.get_default(flag):
+            raise InputError(f"--models measures what is there, without training; leave out --{flag.replace('_', '-')}")
+    if not list(args.models.glob("model_*_seed*.pt")):
+        raise InputError(f"--models {args.models} holds no models")
+    recipe = read_metrics(args.models, script)["config"]
+    recipe = {key: recipe[key] for key in vars(args).keys() & recipe.keys() - {"quick", "repeats"}}
+    parser.set_defaults(**recipe, out=Path("results", f"{script}_models"))
+    args = parse_args(parser, argv, {})
+    if args.out.resolve() == args.models.resolve():
+        raise InputError(f"--out {args.out} is the folder of the models; give another")
+    return args
+
+
+def model_history(args: argparse.Namespace, script: str, key: str) -> dict:
+    """Return the history and the provenance of a training from the metrics beside its model."""
+    metrics = read_metrics(args.models, script)
+    if key not in metrics["history"]:
+        raise InputError(f"{args.models / 'metrics.json'} has no training {key}")
+    provenance = {name: [metrics[name]] for name in ("command", "commit", "device", "torch") if name in metrics}
+    return metrics["history"][key] | {"provenance": provenance}
+
+
+def measured_once(path: Path, name: str, of: list[Path], settings: dict, measure: Callable[[], dict]) -> dict:
+    """Return measure(), or what is kept of it under `name` in the JSON file `path`.
+
+    It is measured anew if one of the files `of` which it depends has changed, or a setting.
+    """
+    parts = [*(file.read_bytes() for file in of), json.dumps(settings).encode()]
+    key = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
     kept = {}
     with suppress(OSError, ValueError):
         kept = json.loads(path.read_text(encoding="utf-8"))
@@ -201,12 +256,6 @@ def measured_once(path: Path, name: str, key: str, measure: Callable[[], dict]) 
         kept[name] = {"key": key, "numbers": measure()}
         write(path, json.dumps(kept, indent=1, allow_nan=False))
     return kept[name]["numbers"]
-
-
-def fingerprint(files: list[Path], settings: dict) -> str:
-    """Return a hash of the contents of files and of settings."""
-    parts = [*(file.read_bytes() for file in files), json.dumps(settings).encode()]
-    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 
 def add_run(provenance: dict[str, list[str]], args: argparse.Namespace) -> dict[str, list[str]]:
@@ -237,7 +286,7 @@ def save_metrics(
     Raises ValueError for numbers that are not finite, which JSON does not have.
     """
     # where and how it ran; the device has an entry of its own
-    elsewhere = {"device", "data_dir", "out", "restart", "figures_only", "download", "command", "code"}
+    elsewhere = {"device", "data_dir", "out", "restart", "figures_only", "download", "command", "code", "models"}
     config = {key: value for key, value in vars(args).items() if key not in elsewhere}
     versions = {module.__name__: module.__version__ for module in (np, matplotlib, torch, torchvision)}
     versions["python"] = platform.python_version()

@@ -21,7 +21,9 @@ LABELS = {
 }
 LOW = {"knn_accuracy": 0.15, "loss": -0.98}  # at most these count as collapsed
 CLAIMS = [
-    Claim("3.4", "accuracy 0.60", "kNN accuracy", ["accuracy_baseline"], "compatible", (0.595, 0.605, 0.025)),
+    Claim(
+        "3.4", "accuracy 0.60", "kNN accuracy", ["accuracy_baseline"], "compatible", (0.595, 0.605, 0.025), number=0.6
+    ),
     Claim(
         "3.4",
         "no stop-gradient: 0.10, collapsed",
@@ -31,6 +33,7 @@ CLAIMS = [
         tuple(LOW.values()),
         "accuracy {0}, loss {1}",
         fewest=1,
+        number=0.1,
     ),
     Claim(
         "3.5",
@@ -41,6 +44,7 @@ CLAIMS = [
         tuple(LOW.values()),
         "accuracy {0}, loss {1}",
         fewest=1,
+        number=0.1,
     ),
     Claim(
         "3.5",
@@ -149,12 +153,13 @@ def draw_curves(metrics: dict, out: Path) -> None:
     draw_monitors(metrics, out / "monitors.png")
 
 
-def plot_seeds(axes, seeds: dict, key: str, color: str, label: str) -> None:
+def plot_seeds(axes, seeds: dict, key: str, color: str, label: str | None = None) -> None:
     """A thin line for each seed of a run, from the untrained network on."""
     for history in seeds.values():
         (line,) = axes.plot(history[key], color=color, linewidth=0.8, clip_on=False)
     line.set_label(label)
     axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlim(0, len(history[key]) - 1)
 
 
 def draw_runs(metrics: dict, path: Path) -> None:
@@ -165,18 +170,19 @@ def draw_runs(metrics: dict, path: Path) -> None:
     highest_loss = max(max(history["loss"]) for history in histories)
     figure, rows = utils.subplots(len(runs), 2, height=2.6)
     for (accuracy, loss), (run, seeds) in zip(rows, runs.items(), strict=True):
-        plot_seeds(accuracy, seeds, "knn_accuracy_backbone", "darkgrey", "backbone's features")
-        plot_seeds(accuracy, seeds, "knn_accuracy", "C0", "projector's output, a line for each seed")
-        accuracy.axhline(0.1, color="grey", linestyle="--", linewidth=0.8, label="chance (left), least loss (right)")
-        accuracy.axhline(pixels, color="C2", linestyle="-.", label="kNN on raw pixels")
+        accuracy.axhline(pixels, color="C2", linestyle="-.", linewidth=0.8, label="raw pixels")
+        plot_seeds(accuracy, seeds, "knn_accuracy_backbone", "darkgrey", "backbone, each seed")
+        plot_seeds(accuracy, seeds, "knn_accuracy", "C0", "projector, each seed")
+        accuracy.axhline(0.1, color="black", linestyle=(0, (2, 6)), label="chance", zorder=3)
         if run == "baseline" and not objection(metrics):
-            accuracy.axhline(0.6, color="C3", linestyle=":", label="the original's 0.60")
+            accuracy.axhline(0.6, color="C3", linestyle=":", label="original: 0.60")
         accuracy.set(title=LABELS[run], ylabel="kNN accuracy", ylim=(0, max(0.65, 1.05 * highest_accuracy)))
-        plot_seeds(loss, seeds, "loss", "C4", "loss, a line for each seed")
-        loss.axhline(-1, color="grey", linestyle="--", linewidth=0.8)
-        loss.set(title=LABELS[run], ylabel="loss", ylim=(-1.02, highest_loss + 0.02))
+        plot_seeds(loss, seeds, "loss", "C4")
+        loss.axhline(-1, color="black", linestyle=(0, (2, 6)))
+        loss.set(title=f"{LABELS[run]}: loss", ylabel="loss (least: -1)", ylim=(-1.02, highest_loss + 0.02))
     for axes in rows[-1]:
         axes.set_xlabel("epoch")
+    rows[0, 0].legend(fontsize=7, loc=(0.6, 0.2))
     if metrics["config"]["quick"]:
         figure.suptitle("A short run: nothing on collapse, which takes tens of epochs")
     utils.save_figure(figure, path)
@@ -192,11 +198,12 @@ def draw_monitors(metrics: dict, path: Path) -> None:
             plot_seeds(std, seeds, "output_std", color, label)
             plot_seeds(rank, seeds, "effective_rank", color, label)
             plot_seeds(distance, seeds, "median_distance", color, label)
-    batch_std.set(title="std x sqrt(d), training batches", ylim=(0, None))
-    std.set(title="std x sqrt(d), test images", ylim=(0, None))
-    rank.set(title="Effective rank, test images", ylim=(0, None))
-    distance.set(title="Median of 1 - cosine, test images", ylabel=f"linear below {EQUAL:g}")
+    batch_std.set(title="Spread of the outputs, training batches", ylabel="std · √d (0: collapsed)", ylim=(0, None))
+    std.set(title="Spread of the outputs, test images", ylabel="std · √d (0: collapsed)", ylim=(0, None))
+    rank.set(title="Effective rank of the outputs", ylabel="dimensions (few: collapsed)", ylim=(0, None))
+    distance.set(title="Distance of two outputs", ylabel="median of 1 - cosine (0: collapsed)")
     distance.set_yscale("symlog", linthresh=EQUAL)
+    distance.set_ylim(bottom=-EQUAL)
     for axes in (batch_std, std, rank, distance):
         axes.set_xlabel("epoch")
     if metrics["config"]["quick"]:

@@ -375,13 +375,16 @@ def test_seeds_differ_and_the_first_ones_numbers_stand_for_the_run(finished):
 def test_elbo_is_drawn_as_mean_and_band_over_seeds(finished, drawn, tmp_path):
     metrics = read_metrics(finished)
     vae.draw_curves(metrics, tmp_path)
-    whole, late = drawn["elbo"].axes
-    for line, band, name in zip(whole.lines, whole.collections, vae.LABELS, strict=True):
-        curves = np.array([metrics["history"][f"{name}_seed{seed}"]["elbo"] for seed in "01"])
-        assert list(line.get_xdata()) == [1, 2] and line.get_ydata() == pytest.approx(curves.mean(0))
+    elbo, difference = drawn["elbo"].axes
+    curves = {
+        name: np.array([metrics["history"][f"{name}_seed{seed}"]["elbo"] for seed in "01"]) for name in vae.LABELS
+    }
+    curves["gap"] = curves["analytic"] - curves["mc"]
+    lines, bands = [*elbo.lines, difference.lines[0]], [*elbo.collections, *difference.collections]
+    for line, band, values in zip(lines, bands, curves.values(), strict=True):  # none of the original's on other images
+        assert list(line.get_xdata()) == [1, 2] and line.get_ydata() == pytest.approx(values.mean(0))
         edges = band.get_paths()[0].vertices[:, 1]
-        assert edges.max() == pytest.approx((curves.mean(0) + curves.std(0, ddof=1)).max())
-    assert list(late.lines[0].get_xdata()) == [2] and len(late.lines) == 2  # none of the original's on other images
+        assert edges.max() == pytest.approx((values.mean(0) + values.std(0, ddof=1)).max())
 
 
 def test_log_likelihood_is_drawn_against_k(finished, drawn, tmp_path):
@@ -391,6 +394,8 @@ def test_log_likelihood_is_drawn_against_k(finished, drawn, tmp_path):
     assert list(axes.lines[0].get_xdata()) == curves["samples"]
     assert axes.lines[0].get_ydata() == pytest.approx(np.mean(curves["estimates"]["analytic"], 0))
     assert axes.lines[1].get_ydata()[0] == pytest.approx(np.mean(curves["elbo"]["analytic"]))
+    every = np.mean([numbers["log_likelihood_analytic"] for numbers in metrics["results"]["seeds"].values()])
+    assert axes.lines[2].get_xdata() == [20] and axes.lines[2].get_ydata() == pytest.approx([every])
 
 
 def test_more_epochs_go_on_from_a_training_that_was_finished_and_evaluated(arguments, finished, drawn, tmp_path):

@@ -416,12 +416,13 @@ def test_runs_are_drawn_with_a_line_for_each_seed_on_one_scale(data, original, d
     history, axes = made_up()["history"], drawn["runs"].axes
     for (accuracy, loss), (run, seeds) in zip((axes[:2], axes[2:]), history.items(), strict=True):
         num = len(seeds)
-        lines_of = {"knn_accuracy_backbone": accuracy.lines[:num], "knn_accuracy": accuracy.lines[num : 2 * num]}
+        pixels, *lines = accuracy.lines
+        lines_of = {"knn_accuracy_backbone": lines[:num], "knn_accuracy": lines[num : 2 * num]}
         lines_of["loss"] = loss.lines[:num]
         for key, lines in lines_of.items():
             assert [list(line.get_ydata()) for line in lines] == [numbers[key] for numbers in seeds.values()]
-        levels = [0.1, 0.41, *(original if run == "baseline" else [])]
-        assert [line.get_ydata()[0] for line in accuracy.lines[2 * num :]] == levels
+        levels = [0.41, 0.1, *(original if run == "baseline" else [])]
+        assert [line.get_ydata()[0] for line in (pixels, *accuracy.lines[2 * num + 1 :])] == levels
         assert loss.lines[-1].get_ydata()[0] == -1
     for pair in (axes[::2], axes[1::2]):
         assert pair[0].get_ylim() == pair[1].get_ylim()

@@ -95,7 +95,7 @@ def test_every_training_must_keep_every_limit():
 
 def test_numbers_are_given_with_their_error():
     assert mean_error([-1, 0, 1]) == "0.0 ± 2.5" and mean_error([0.5, 0.501, 0.502]) == "0.5010 ± 0.0025"
-    assert mean_error([0.25]) == "0.250" and mean_error([]) == "-"
+    assert mean_error([0.25]) == "0.25" and mean_error([]) == "-"
     assert show(">", [0.5, 0.501, 0.502]) == "0.5010 ± 0.0025" and show("every", [0.1, 0.2]) == "0.150"
 
 

@@ -300,6 +300,61 @@ def test_a_lack_of_the_machines_is_never_called_a_damaged_file(lack, saved, monk
             read()
 
 
+# --- Models -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["q1_vae", "q2_gan"])
+def model_run(request, copied, tmp_path):
+    """A run whose folder holds models and metrics alone, as a reference does, and the flags that measure them."""
+    run = copied(request.param)
+    for path in run.out.iterdir():
+        if not path.name.startswith(("model_", "metrics")):
+            path.unlink()
+    data = run.flags[run.flags.index("--data-dir") :][:2]
+    return run._replace(flags=[*data, "--device", "cpu", "--models", str(run.out), "--out", str(tmp_path / "measured")])
+
+
+def test_models_alone_give_the_numbers_of_their_run(model_run, run_of, drawn, tmp_path):
+    """But for the critic's; of problem 1 of the first seed, within what half precision changes."""
+    script = model_run.module.__name__
+    before, expected = digest(model_run.out), read_metrics(run_of(script).out)
+    model_run.module.main(model_run.flags)
+    metrics = read_metrics(tmp_path / "measured")
+    assert metrics["history"].items() <= expected["history"].items() and digest(model_run.out) == before
+    if script == "q1_vae":
+        assert metrics["results"]["seeds"]["0"] == pytest.approx(expected["results"]["seeds"]["0"], rel=1e-4)
+        assert metrics["config"]["importance_samples"] == 20
+    else:
+        for snapshot in expected["results"]["seeds"]["0"]["snapshots"].values():
+            snapshot.pop("memorisation", None)
+        assert metrics["results"] == expected["results"]
+    assert metrics["data"] == "tiny digits" or script == "q1_vae"
+
+
+@pytest.mark.parametrize("flag", ["--quick", "--restart", "--repeats 2", "--figures-only"])
+def test_models_are_measured_without_training(flag, model_run):
+    with pytest.raises(utils.InputError, match=f"without training; leave out {flag.split()[0]}"):
+        model_run.module.main([*model_run.flags, *flag.split()])
+
+
+def test_models_that_do_not_fit_are_named(model_run, tmp_path):
+    main, flags = model_run.module.main, model_run.flags
+    with pytest.raises(utils.InputError, match="is the folder of the models; give another"):
+        main([*flags, "--out", str(model_run.out)])
+    with pytest.raises(utils.InputError, match=r"was made with --latent-size \d+, not 6"):
+        main([*flags, "--latent-size", "6"])
+    path = max(model_run.out.glob("model_*.pt"))
+    whole = path.read_bytes()
+    for damaged in (b"junk", whole[:-200]):
+        path.write_bytes(damaged)
+        with pytest.raises(utils.InputError, match=rf"{path.name} cannot be read as a checkpoint"):
+            main(flags)
+    for path in model_run.out.glob("model_*.pt"):
+        path.unlink()
+    with pytest.raises(utils.InputError, match=r"--models .* holds no models"):
+        main(flags)
+
+
 # --- Results ----------------------------------------------------------------------------------------------------------
 
 
