@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 from tqdm import tqdm, trange
@@ -26,15 +25,12 @@ import utils
 from data.augmentation import scale
 from results import gan as problem
 from results import pages, reader, runs
-from results.reader import Classifier
 from utils import natural, positive_float, positive_int, two_or_more
 
 QUICK = {"iterations": 400, "width": 16, "lr": 1e-3, "classifier_steps": 150, "samples": 1000}
 SNAPSHOTS = (0, 0.14, 0.4, 1)  # of the iterations; the original's 0, 7,000, 20,000 and 50,000
 RECORD_EVERY = 10  # iterations
 SAVE_EVERY = 60  # seconds, with a line in the log
-MEASURED_WITH = ["samples", "perturb_dims", "certainty", "held_out", "neighbours", "coverage_samples"]
-MEASURED_WITH += ["starts", "controls", "pairs", "epsilons", "alphas"]
 
 
 def get_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -177,9 +173,8 @@ def iterate(images: Tensor, generator: Generator, critic: Critic, adams: tuple, 
 def train(seed: int, data: dict, args: argparse.Namespace) -> None:
     """Train from the last checkpoint, or from the start, up to --iterations, and write the snapshots.
 
-    data: what `utils.load_rgb` returns. The history has an entry every RECORD_EVERY iterations, means since the last
-    one. Raises InputError for a checkpoint that does not fit, for numbers that are not finite, and for snapshots that
-    would be lost.
+    The history has an entry every RECORD_EVERY iterations, means since the last one. Raises InputError for a checkpoint
+    that does not fit, for numbers that are not finite, and for snapshots that would be lost.
     """
     torch.manual_seed(seed)
     layout = utils.memory_format(args.device)
@@ -191,19 +186,20 @@ def train(seed: int, data: dict, args: argparse.Namespace) -> None:
     modules = networks | {"generator_adam": generator_adam, "critic_adam": critic_adam}
     path, config = runs.seed_path(args, "checkpoint", seed), training_config(seed, args, data["source"])
     last = snapshot_path(args.iterations, seed, args)
-    if last.exists():
-        history = runs.load_checkpoint(last, config, networks)
-        print(f"{last.name}: finished, {args.iterations} iterations{runs.note_change(history, args)}")
-        return
     kept = sorted(args.out.glob(f"snapshot_*_seed{seed}.pt"))
-    if kept and not path.exists():
-        text = f"{path.name} to go on from is missing; give --iterations of the last snapshot, or {runs.ANEW}"
-        raise utils.InputError(f"{kept[0]} would be overwritten, as {text}")
-    history = {"iteration": [], "distance": [], "penalty": [], "seconds": []}
-    history, done = runs.resume(path, config, modules, history, args, "iteration")
-    past = [i for i in args.snapshots if i < done and not snapshot_path(i, seed, args).exists()]
-    if past:
+    if last.exists():
+        history, done = runs.load_checkpoint(last, config, networks), args.iterations
+        print(f"{last.name}: finished, {args.iterations} iterations{runs.note_change(history, args)}")
+    elif kept and not path.exists():
+        text = f"would be overwritten, as {path.name} is missing; give --iterations of the last snapshot"
+        raise utils.InputError(f"{kept[0]} {text}, {runs.ANEW}")
+    else:
+        history = {"iteration": [], "distance": [], "penalty": [], "seconds": []}
+        history, done = runs.resume(path, config, modules, history, args, "iteration")
+    if past := [i for i in args.snapshots if i < done and not snapshot_path(i, seed, args).exists()]:
         print(f"seed {seed}: iterations without a snapshot, which are past: {', '.join(map(str, past))}")
+    if last.exists():
+        return
 
     adams = (generator_adam, critic_adam)
     step = partial(iterate, data["train_images"], generator, critic, adams, args)
@@ -246,6 +242,9 @@ class Snapshot(NamedTuple):
     critic: Critic | None
     history: dict
 
+    def __str__(self) -> str:
+        return f"seed {self.seed}, iteration {self.iteration:,}"
+
 
 def load_snapshot(iteration: int, seed: int, args: argparse.Namespace, source: str) -> Snapshot:
     """Return what `train` saved, or what lies in --models, with the generator in evaluation mode.
@@ -254,9 +253,9 @@ def load_snapshot(iteration: int, seed: int, args: argparse.Namespace, source: s
     there are none. Weights and statistics are rounded to half precision as those of a model are.
     """
     torch.manual_seed(seed)
-    generator = Generator(args.latent_size, args.width)  # at iteration 0 of --models, which follows from the seed
-    critic = None if args.models else Critic(args.width)
-    networks = {"generator": generator} if args.models else {"generator": generator, "critic": critic}
+    networks = {"generator": Generator(args.latent_size, args.width)}  # that of iteration 0 follows from the seed
+    if not args.models:
+        networks["critic"] = Critic(args.width)
     if iteration or not args.models:
         config = training_config(seed, args, source)
         history = runs.load_checkpoint(snapshot_path(iteration, seed, args), config, networks)
@@ -264,58 +263,32 @@ def load_snapshot(iteration: int, seed: int, args: argparse.Namespace, source: s
         history = runs.model_history(args, "q2_gan", str(seed))
     for network in networks.values():
         network.to(args.device, memory_format=utils.memory_format(args.device))
-    torch.manual_seed(seed)
-    noise = torch.randn(20, args.batch_size, args.latent_size).to(args.device)
-    update_bn(noise, runs.round_weights(generator))
-    return Snapshot(iteration, seed, runs.round_weights(generator).eval(), critic, history)
+    other = torch.Generator().manual_seed(2**31 + seed)  # than that of the noise that is measured
+    noise = torch.randn(20, args.batch_size, args.latent_size, generator=other).to(args.device)
+    generator = runs.round_weights(networks["generator"])
+    update_bn(noise, generator)
+    return Snapshot(iteration, seed, runs.round_weights(generator).eval(), networks.get("critic"), history)
 
 
 def find_snapshots(args: argparse.Namespace, source: str) -> dict[int, list[Snapshot]]:
     """Return all snapshots in OUT, or in --models, up to --iterations, by seed, in their order."""
-    pattern = runs.seed_path(args, "snapshot_*", "*")
-    names = {path.stem.split("_")[-2] for path in pattern.parent.glob(pattern.name)}
+
+    def wanted(name: str) -> bool:
+        return name.isdecimal() and int(name) <= args.iterations
+
+    def load(name: str, seed: int) -> Snapshot:
+        return load_snapshot(int(name), seed, args, source)
+
     found = {}
-    for iteration in sorted(int(name) for name in names if name.isdecimal()):
-        if iteration <= args.iterations:
-            load = partial(load_snapshot, iteration, args=args, source=source)
-            for seed, snapshot in runs.join(args, f"snapshot_{iteration}", load):
-                found.setdefault(seed, []).append(snapshot)
-    for seed, snapshots in found.items() if args.models else ():
-        snapshots.insert(0, load_snapshot(0, seed, args, source))
-    return dict(sorted(found.items()))
+    for _, seed, snapshot in runs.join(args, "snapshot", wanted, load):
+        found.setdefault(seed, [load("0", seed)] if args.models else []).append(snapshot)
+    return {seed: sorted(found[seed], key=lambda snapshot: snapshot.iteration) for seed in sorted(found)}
 
 
 @torch.no_grad()
 def generate(generator: Generator, z: Tensor) -> Tensor:
     """Images (..., 3, 32, 32) for z: (..., L), in chunks."""
     return torch.cat([generator(chunk) for chunk in z.flatten(0, -2).split(500)]).unflatten(0, z.shape[:-1])
-
-
-def perturb(z: Tensor, directions: Tensor, epsilons: Tensor) -> Tensor:
-    """z + epsilon * direction for z: (N, L), directions (N, L) or (L,) and each of the epsilons (E,): (E, N, L)."""
-    return z + epsilons[:, None, None] * directions
-
-
-def measure_perturbation(generator: Generator, classifier: Classifier, z: Tensor, args: argparse.Namespace) -> dict:
-    """Share of the readable samples of z: (N, L) that reach another digit, by direction, and how many are readable.
-
-    Directions are the dimensions that are named and two controls: other dimensions, and random directions of the same
-    length.
-    """
-    epsilons, unit = torch.tensor(args.epsilons, device=z.device), torch.eye(args.latent_size)
-    others = [dim for dim in torch.randperm(args.latent_size).tolist() if dim not in args.perturb_dims]
-    before = reader.read_digits(classifier, generate(generator, z), args.certainty)
-
-    def reached(direction: Tensor) -> float:
-        images = generate(generator, perturb(z, direction.to(z.device), epsilons))
-        return reader.reached_share(before, reader.read_digits(classifier, images, args.certainty))
-
-    return {
-        "starts": int((before >= 0).sum()),
-        "named": [reached(unit[dim]) for dim in args.perturb_dims],
-        "others": [reached(unit[dim]) for dim in others[: args.controls]],
-        "random": [reached(direction) for direction in F.normalize(torch.randn(args.controls, args.latent_size))],
-    }
 
 
 def interpolate(generator: Generator, z0: Tensor, z1: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
@@ -326,28 +299,29 @@ def interpolate(generator: Generator, z0: Tensor, z1: Tensor, alphas: Tensor) ->
     return latent, a * generate(generator, z0) + (1 - a) * generate(generator, z1)
 
 
-def measure_interpolation(generator: Generator, classifier: Classifier, z: Tensor, args: argparse.Namespace) -> dict:
+def measure_interpolation(generator: Generator, classifier: nn.Module, z: Tensor, args: argparse.Namespace) -> dict:
     """Share of readable images along latent and pixel paths between halves of z: (2 N, L), a number for each alpha."""
     latent, pixel = interpolate(generator, *z.chunk(2), torch.tensor(args.alphas, device=z.device))
     return {
-        name: (reader.read_digits(classifier, path, args.certainty) >= 0).double().mean(1).tolist()
+        name: (reader.read_digits(classifier, path, args.certainty) >= 0).float().mean(1).tolist()
         for name, path in (("latent", latent), ("pixel", pixel))
     }
 
 
 def measure_snapshot(
-    snapshot: Snapshot, last: bool, classifier: Classifier, real: reader.RealImages, args: argparse.Namespace
+    snapshot: Snapshot, last: bool, classifier: reader.Classifier, real: reader.RealImages, args: argparse.Namespace
 ) -> dict:
     """The numbers behind the claims on one snapshot; of the last one of a training its paths as well."""
     torch.manual_seed(snapshot.seed)
     z = torch.randn(args.samples, args.latent_size).to(args.device)  # drawn on the CPU, the same on every device
     samples = generate(snapshot.generator, z)
     numbers = reader.measure(samples, classifier, real, args)
-    if snapshot.iteration and snapshot.critic:  # an untrained critic says nothing
+    if snapshot.critic:
         numbers["memorisation"] = reader.memorisation(snapshot.critic, real, samples)
     if last:
         pairs = min(args.pairs, args.samples // 2)
-        numbers["perturbation"] = measure_perturbation(snapshot.generator, classifier, z[: args.starts], args)
+        draw = partial(generate, snapshot.generator)
+        numbers["perturbation"] = reader.measure_perturbation(draw, classifier, z[: args.starts], args)
         numbers["interpolation"] = measure_interpolation(snapshot.generator, classifier, z[: 2 * pairs], args)
     return numbers
 
@@ -357,24 +331,20 @@ def evaluate(found: dict[int, list[Snapshot]], data: dict, args: argparse.Namesp
 
     What was measured is kept in measured_seed<n>.json, so that an interruption loses one snapshot at most.
     """
-    results, done, total, start = {}, 0, sum(map(len, found.values())), time.perf_counter()
-    settings = {key: vars(args)[key] for key in MEASURED_WITH} | {"source": data["source"]}
+    results = {}
     for seed, snapshots in found.items():
-        classifier = reader.train_classifier(seed, data, args)
+        classifier, start = reader.load_classifier(seed, data, args), time.perf_counter()
         real = reader.choose_real(classifier, data, args)
         results[str(seed)] = reader.measure_real(classifier, real, args) | {"snapshots": {}}
-        for snapshot in snapshots:
-            iteration, last = snapshot.iteration, snapshot is snapshots[-1]
-            files = [runs.seed_path(args, "classifier", seed), Path(__file__), Path(reader.__file__)]
-            if iteration or not args.models:
-                files.append(snapshot_path(iteration, seed, args))
+        for done, snapshot in enumerate(snapshots, 1):
+            last, iteration = snapshot is snapshots[-1], str(snapshot.iteration)
+            networks = [network for network in (snapshot.generator, snapshot.critic, classifier) if network]
+            key = runs.fingerprint(networks, [Path(__file__), *reader.SOURCES], reader.settings(data, last, args))
             measure = partial(measure_snapshot, snapshot, last, classifier, real, args)
-            path, settings = args.out / f"measured_seed{seed}.json", settings | {"last": last}
-            numbers = runs.measured_once(path, str(iteration), files, settings, measure)
-            results[str(seed)]["snapshots"][str(iteration)] = numbers
-            done += 1
-            text = f"readable {numbers['readable']:.3f}, {utils.time_to_go(start, done, total)} to go"
-            print(f"measured seed {seed}, iteration {iteration}: {text}")
+            numbers = runs.measured_once(args.out / f"measured_seed{seed}.json", iteration, key, measure)
+            results[str(seed)]["snapshots"][iteration] = numbers
+            text = f"readable {numbers['readable']:.3f}, {utils.time_to_go(start, done, len(snapshots))} to go"
+            print(f"measured {snapshot}: {text} with this seed")
     return results
 
 
@@ -383,18 +353,20 @@ def draw_images(snapshots: list[Snapshot], data: dict, args: argparse.Namespace)
 
     Perturbations and interpolations, of the last snapshot, start at noise whose image is readable.
     """
-    seed, last = snapshots[-1].seed, snapshots[-1].generator
-    classifier = reader.train_classifier(seed, data, args)
-    torch.manual_seed(seed)
+    last = snapshots[-1]
+    classifier = reader.load_classifier(last.seed, data, args)
+    torch.manual_seed(last.seed)
     z = torch.randn(1000, args.latent_size).to(args.device)
     draw_samples(snapshots, classifier, z, data, args)
-    readable = reader.read_digits(classifier, generate(last, z), args.certainty) >= 0
+    readable = reader.read_digits(classifier, generate(last.generator, z), args.certainty) >= 0
     z = torch.cat([z[readable], z[~readable]])
     draw_interpolations(last, z[:8:2], z[1:8:2], args)
     return draw_perturbations(last, classifier, z, args)
 
 
-def draw_samples(snapshots: list, classifier: Classifier, z: Tensor, data: dict, args: argparse.Namespace) -> None:
+def draw_samples(
+    snapshots: list, classifier: reader.Classifier, z: Tensor, data: dict, args: argparse.Namespace
+) -> None:
     """The same noise at the original's shares of the iterations, held-out images, and the nearest training images."""
     columns, last = min(12, len(data["test_images"])), snapshots[-1].iteration
     rows = {}
@@ -412,7 +384,7 @@ def draw_samples(snapshots: list, classifier: Classifier, z: Tensor, data: dict,
     utils.draw_strips(rows, [""] * columns, title, args.out / "samples.png", [len(rows) - 2, len(rows) - 1])
 
 
-def draw_perturbations(generator: Generator, classifier: Classifier, z: Tensor, args: argparse.Namespace) -> list:
+def draw_perturbations(snapshot: Snapshot, classifier: reader.Classifier, z: Tensor, args: argparse.Namespace) -> list:
     """One dimension raised, from one z for all dimensions, then from one for each.
 
     Returns the digits that are read, a row for each of the figure, from ε = 0 on; -1 where none is.
@@ -420,26 +392,25 @@ def draw_perturbations(generator: Generator, classifier: Classifier, z: Tensor, 
     dims, epsilons = args.perturb_dims, torch.arange(args.epsilons[-1] + 1, device=args.device)
     directions = torch.eye(args.latent_size, device=args.device)[[*dims, *dims]]
     starts = torch.cat([z[:1].expand(len(dims), -1), z[1 : len(dims) + 1]])
-    images = generate(generator, perturb(starts, directions, epsilons)).transpose(0, 1)
+    images = generate(snapshot.generator, reader.perturb(starts, directions, epsilons)).transpose(0, 1)
     digits = reader.read_digits(classifier, images, args.certainty).tolist()
     names = [f"dimension {d}, same z" for d in dims] + [f"dimension {d}, own z" for d in dims]
-    title = "One latent dimension raised by ε, with the digit that is read; the first readable samples"
+    title = f"One latent dimension raised by ε, with the digit that is read; {snapshot}"
     rows, labels = dict(zip(names, images, strict=True)), ["ε = 0", *epsilons.tolist()[1:]]
     utils.draw_strips(rows, labels, title, args.out / "perturbation.png", [len(dims)], digits)
     return digits
 
 
-def draw_interpolations(generator: Generator, z0: Tensor, z1: Tensor, args: argparse.Namespace) -> None:
+def draw_interpolations(snapshot: Snapshot, z0: Tensor, z1: Tensor, args: argparse.Namespace) -> None:
     """Pairs of paths, (a) latent and (b) pixel, from z0 (α = 1) to z1 (α = 0)."""
     alphas = args.alphas[::-1]
-    latent, pixel = interpolate(generator, z0, z1, torch.tensor(alphas, device=args.device))
+    latent, pixel = interpolate(snapshot.generator, z0, z1, torch.tensor(alphas, device=args.device))
     rows = {}
     for pair in range(len(z0)):
         rows[f"pair {pair + 1}, (a) latent"] = latent[:, pair]
         rows[f"pair {pair + 1}, (b) pixel"] = pixel[:, pair]
-    title = "Interpolation from z0 to z1, pairs of the first readable samples"
-    labels = ["α = 1: z0", *alphas[1:-1], "α = 0: z1"]
-    utils.draw_strips(rows, labels, title, args.out / "interpolation.png", list(range(2, len(rows), 2)))
+    title = f"Interpolation between pairs of the first readable samples; {snapshot}"
+    utils.draw_strips(rows, ["α = 1: z0", *alphas[1:-1], "α = 0: z1"], title, args.out / "interpolation.png", [2, 4, 6])
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -452,7 +423,9 @@ def main(argv: list[str] | None = None) -> None:
     if args.download:
         return
     seeds = range(args.seed, args.seed + args.repeats)
-    runs.open_out(args, "q2_gan", [f"*_seed{seed}.*" for seed in seeds])
+    kinds = ("checkpoint", "snapshot_*", "classifier", "measured", "model_*")
+    patterns = [f"{kind}_seed{seed}.*" for kind in kinds for seed in seeds]
+    runs.open_out(args, "q2_gan", patterns, earlier=["checkpoint.pt", "snapshot_*[0-9].pt", "classifier.pt"])
     torch.backends.cudnn.benchmark = True
     for seed in () if args.models else seeds:
         train(seed, data, args)
@@ -460,13 +433,14 @@ def main(argv: list[str] | None = None) -> None:
     start = time.perf_counter()
     found = find_snapshots(args, data["source"])
     results = {"seeds": evaluate(found, data, args)}
-    first = found[min(found)]
+    first = max(found.values(), key=lambda snapshots: snapshots[-1].iteration)  # that is furthest
     results["digits"] = draw_images(first, data, args)
-    for iteration, seed, generator, *_ in first[1:]:  # that of iteration 0 follows from the seed
-        config = training_config(seed, args, data["source"])
-        runs.save_model(args, f"snapshot_{iteration}", seed, config, {"generator": generator})
+    for iteration, seed, generator, *_ in first:
+        if iteration:  # that of 0 follows from the seed
+            config = training_config(seed, args, data["source"])
+            runs.save_model(args, f"snapshot_{iteration}", seed, config, {"generator": generator})
     histories = {seed: snapshots[-1].history for seed, snapshots in found.items()}
-    provenance, seconds = runs.take_provenance(histories.values())
+    provenance, seconds = runs.take_provenance(histories.values(), args)
     seconds += time.perf_counter() - start
     metrics = runs.save_metrics(args, "q2_gan", data["source"], provenance, seconds, histories, results)
     pages.publish(metrics, args.out, problem)

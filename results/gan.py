@@ -18,6 +18,8 @@ SOURCES = [
 ]
 RECIPE = {"iterations": 50_000, "critic_updates": 5, "penalty": 10, "batch_size": 64, "lr": 1e-4}  # the original's
 RECIPE |= {"betas": [0.5, 0.9], "width": 64, "latent_size": 100, "perturb_dims": [3, 30, 35, 50]}
+RECIPE |= {"classifier_steps": 900}
+SAMPLES = 10_000  # of a snapshot, at least
 NOISE = ["readable_0", "readable_0_over_real"]
 INDISTINCT = ["readable_7000", "readable_7000_over_real"]
 PROPER = ["readable_20000", "readable_20000_over_real"]
@@ -84,7 +86,8 @@ def doubt(seed: dict) -> str:
     """Return why the classifier of a training is not believed; "" where it is."""
     for name, (sign, limit) in BELIEVED.items():
         value = seed["classifier"][name]
-        if value < limit if sign == ">=" else value > limit:
+        fails = value < limit if sign == ">=" else value > limit
+        if fails:
             return f"{name.replace('_', ' ')} {value:.3f}, not {sign} {limit}"
     return ""
 
@@ -93,6 +96,8 @@ def objection(metrics: dict) -> str:
     """Return why nothing is decided, in a sentence."""
     if reason := pages.objection(metrics, SOURCES, RECIPE):
         return reason
+    if metrics["config"]["samples"] < SAMPLES:
+        return f"No verdict: measured with {metrics['config']['samples']:,} samples, not {SAMPLES:,}."
     doubts = [doubt(seed) for seed in metrics["results"]["seeds"].values()]
     return f"No verdict: no classifier is believed ({doubts[0]})." if all(doubts) else ""
 
@@ -130,7 +135,7 @@ def quantities(metrics: dict) -> dict[str, list[float]]:
             for key in snapshots[20_000].keys() & snapshots[50_000].keys() & {"coverage", "sharpness"}:
                 add(f"{key}_gain", snapshots[50_000][key] - snapshots[20_000][key])
         paths = snapshots.get(50_000, {})
-        if paths.get("perturbation", {}).get("starts"):
+        if paths.get("perturbation", {}).get("readable"):
             for dim, share in zip(metrics["config"]["perturb_dims"], paths["perturbation"]["named"], strict=True):
                 add(f"reached_{dim}", share)
         for path, curve in paths.get("interpolation", {}).items():
@@ -217,21 +222,22 @@ def context(metrics: dict) -> dict:
         curves = entries(metrics, *last, "interpolation", path)
         row = [mean_error([curve[place] for curve in curves]) for place in (0, len(config["alphas"]) // 2, -1)]
         paths.append([path, *row])
+    perturbed = [shares for shares in entries(metrics, *last, "perturbation") if shares["readable"]]
     reached = {}
     for key in ("named", "others", "random"):
-        reached[f"reached_{key}"] = mean_error(
-            [fmean(shares) for shares in entries(metrics, *last, "perturbation", key)]
-        )
+        reached[f"reached_{key}"] = mean_error([fmean(shares[key]) for shares in perturbed if shares[key]])
     return reached | {
         "samples": samples_table(metrics),
         "accuracy": mean_error(entries(metrics, "classifier", "accuracy")),
         "mixes": mean_error(entries(metrics, "classifier", "readable_mixes")),
         "believed": make_table(believed),
-        "starts": mean_error(entries(metrics, *last, "perturbation", "starts")),
+        "starts": ", ".join(f"{shares['readable']} of {shares['samples']}" for shares in perturbed) or "not measured",
         "read": make_table(read),
         "paths": make_table(paths),
         "augmentation": ", ".join(f"{name} {size:g}" for name, size in config["augmentation"].items()),
         "epsilons": ", ".join(map(str, config["epsilons"])),
+        "coverage_samples": f"{min(config['samples'], config['coverage_samples']):,}",
+        "pairs": f"{min(config['samples'] // 2, config['pairs']):,}",
     }
 
 
@@ -257,7 +263,7 @@ def draw_training(metrics: dict, path: Path) -> None:
         axes.yaxis.set_minor_formatter("{x:g}")
         axes.locator_params(axis="x", nbins=6)
         axes.xaxis.set_major_formatter("{x:,.0f}")
-        axes.set(xlabel="generator iteration", ylabel="mean of ten iterations")
+        axes.set(xlabel="generator iteration", ylabel="mean since the last point")
     utils.save_figure(figure, path)
 
 
@@ -300,7 +306,9 @@ def draw_paths(metrics: dict, path: Path) -> None:
         for curve in entries(metrics, *last, "interpolation", name):
             if curve[0] + curve[-1]:
                 ratios = 2 * np.array(curve) / (curve[0] + curve[-1])
-                axes.plot(metrics["config"]["alphas"], ratios, color=color, linewidth=1, label=f"{name} interpolation")
+                axes.plot(
+                    metrics["config"]["alphas"], ratios, color=color, linewidth=0.8, label=f"{name} interpolation"
+                )
     axes.plot([0.4, 0.6], [0.8, 0.8], color="C3", linewidth=3, label="limit of both, half-way")
     axes.set(title="Readable images along the paths", xlabel="α", ylabel="over those at the ends")
     axes.set(xlim=(1, 0), ylim=(0, None))  # from z0 to z1

@@ -17,7 +17,8 @@ class Claim(NamedTuple):
     """What the original says, and what decides it.
 
     keys: the quantities that are compared with the limit, `quantity` in words; `here` shows them, the first in {0}.
-    rule: "<", ">", "close", "compatible" or "every", as in `decide`, or "" where nothing decides. fewest: trainings.
+    rule: "<", ">", "close", "compatible", "every" or "above", as in `decide`, or "" where nothing decides. fewest:
+    trainings that decide.
     number: the original's, where it gives one.
     """
 
@@ -63,18 +64,21 @@ def decide(claim: Claim, columns: list[list[float]]) -> str:
     "<", ">": the 95% confidence interval of each column's mean lies beyond the limit. "close": the mean, with three
     standard errors, lies within the limit of 0. "compatible": the 95% prediction interval of one more training meets
     low to high, and its half-width is at most the third number of the limit. "every": in every training the numbers are
-    at most the limits, one for each column. Fewer trainings than `fewest` decide nothing.
+    at most the limits, one for each column. "above": every number of the first column lies above all of the second.
+    Fewer trainings than `fewest` decide nothing.
     """
     if len(columns[0]) < claim.fewest:
         return "undecided"
-    if claim.rule == "every":
-        holds = set()
-        for numbers in zip(*columns, strict=True):
-            holds.add(all(number <= limit for number, limit in zip(numbers, claim.limit, strict=True)))
+    if claim.rule in ("every", "above"):
+        if claim.rule == "above":
+            holds = {number > max(columns[1]) for number in columns[0]}
+        else:
+            rows = zip(*columns, strict=True)
+            holds = {all(number <= limit for number, limit in zip(row, claim.limit, strict=True)) for row in rows}
         return "undecided" if len(holds) > 1 else "reproduced" if holds.pop() else "not reproduced"
     if claim.rule == "compatible":
         low, high, widest = claim.limit
-        mean, error = fmean(columns[0]), shown_error(claim.rule, columns[0])
+        mean, error = fmean(columns[0]), error_of(claim.rule, columns[0])
         if not low - error <= mean <= high + error:
             return "not compatible"
         return "compatible" if error <= widest else "undecided"
@@ -84,12 +88,12 @@ def decide(claim: Claim, columns: list[list[float]]) -> str:
 
 def side(rule: str, limit: float, values: list[float]) -> str:
     """Return on which side of the limit the mean of `values` lies with its error."""
-    mean, error = fmean(values), shown_error(rule, values)
+    mean, error = fmean(values), error_of(rule, values)
     room = {"<": limit - mean, ">": mean - limit, "close": limit - abs(mean)}[rule]
     return "reproduced" if room > error else "not reproduced" if room < -error else "undecided"
 
 
-def shown_error(rule: str, values: list[float]) -> float:
+def error_of(rule: str, values: list[float]) -> float:
     """Return the error that `rule` takes."""
     if rule == "close":
         return 3 * standard_error(values)
@@ -107,13 +111,15 @@ def criterion(claim: Claim) -> str:
         return f"interval meets {low} to {high}, its half-width at most {widest}"
     if claim.rule == "every":
         return "at most " + " and ".join(map(str, claim.limit)) + " in every training"
+    if claim.rule == "above":
+        return "every training above all of them"
     both = "both " if len(claim.keys) > 1 else ""
     return f"{both}{claim.rule} {claim.limit}" if claim.rule else "-"
 
 
 def show(rule: str, values: list[float]) -> str:
     """Return the mean with what `decide` takes: the prediction interval in brackets, or an error after ±."""
-    mean, error = fmean(values), shown_error(rule, values)
+    mean, error = fmean(values), error_of(rule, values)
     if rule not in ("<", ">", "close", "compatible"):
         return f"{mean:#.3g}"
     if rule == "compatible" and error:
@@ -129,7 +135,7 @@ def with_error(mean: float, error: float) -> str:
 
 def mean_error(values: list[float]) -> str:
     """Return the mean of values of independent trainings with the error of its 95% confidence interval."""
-    return with_error(fmean(values), confidence_error(values)) if values else "-"
+    return with_error(fmean(values), confidence_error(values)) if values else "not measured"
 
 
 def digits_of(error: float) -> int:
@@ -137,7 +143,7 @@ def digits_of(error: float) -> int:
     return max(0, 1 - math.floor(math.log10(error)))
 
 
-def shown(key: str, value: float) -> str:
+def in_words(key: str, value: float) -> str:
     """Return a value of the recipe in words."""
     if key.endswith("_images") and not value:
         return "all"
@@ -152,7 +158,7 @@ def objection(metrics: dict, sources: list[str], recipe: dict) -> str:
     for key, value in recipe.items():
         ours = metrics["config"][key]
         if ours != value:
-            other.append(f"{key.replace('_', ' ')} {shown(key, ours)}, not {shown(key, value)}")
+            other.append(f"{key.replace('_', ' ')} {in_words(key, ours)}, not {in_words(key, value)}")
     return f"No verdict: the recipe is not the original's ({'; '.join(other)})." if other else ""
 
 
@@ -208,14 +214,15 @@ def render(template: str, context: dict) -> str:
 
 def origin(problem: ModuleType, metrics: dict) -> str:
     """Return what was run: data, recipe, command, device, time."""
-    recipe = ", ".join(f"{key.replace('_', ' ')} {shown(key, metrics['config'][key])}" for key in problem.RECIPE)
+    recipe = ", ".join(f"{key.replace('_', ' ')} {in_words(key, metrics['config'][key])}" for key in problem.RECIPE)
     commit = f", trained at commit {metrics['commit']}" if "commit" in metrics else ""
+    measured = f"; measured by `{metrics['measured_by']}`" if "measured_by" in metrics else ""
     torch = f"trained with torch {metrics['torch']}, " if "torch" in metrics else ""
     return f"""- Data: {metrics["data"]}.
 - Recipe: {recipe}; all of it is in metrics.json.
-- Command: `{metrics.get("command", "not recorded")}`{commit}.
+- Command: `{metrics.get("command", "not recorded")}`{commit}{measured}.
 - Device: {metrics["device"]}; {torch}measured with torch {metrics["versions"]["torch"]}.
-- Time: {metrics["seconds"] / 60:,.0f} min, all jobs together."""
+- Time: {metrics["seconds"] / 60:,.0f} min, all jobs together.{metrics.get("note", "")}"""
 
 
 def report(problem: ModuleType, metrics: dict) -> str:

@@ -1,16 +1,21 @@
 """What judges problem 2's images: a classifier that reads digits, what it measures, and whether it can be believed."""
 
 import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import trange
 
 import utils
+from data import augmentation
 from data.augmentation import distort, scale
 from results import runs
+
+SOURCES = [Path(module.__file__) for module in (utils, augmentation)] + [Path(__file__)]  # of what is measured
 
 
 class Classifier(nn.Module):
@@ -41,7 +46,7 @@ class Classifier(nn.Module):
         return self.output(self.features(x))
 
 
-def train_classifier(seed: int, data: dict, args: argparse.Namespace) -> Classifier:
+def load_classifier(seed: int, data: dict, args: argparse.Namespace) -> Classifier:
     """Train the classifier, or take it from its checkpoint where it was trained in this way, or from --models.
 
     It is in evaluation mode, its weights rounded to half precision as those of its model are.
@@ -64,13 +69,17 @@ def train_classifier(seed: int, data: dict, args: argparse.Namespace) -> Classif
     optimizer = torch.optim.Adam(classifier.parameters(), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=args.classifier_steps)
     images, labels = data["train_images"], data["train_labels"]
-    for _ in trange(args.classifier_steps, desc="classifier", leave=False, disable=None):
+    start = time.perf_counter()
+    for step in range(1, args.classifier_steps + 1):
         batch = torch.randint(len(images), (128,), device=args.device)
         loss = F.cross_entropy(classifier(distort(scale(images[batch]), **args.augmentation)), labels[batch])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
+        if step % 200 == 0:
+            to_go = utils.time_to_go(start, step, args.classifier_steps)
+            print(f"{path.name}: step {step}/{args.classifier_steps}, {to_go} to go")
     runs.save_checkpoint(path, config, {"classifier": classifier}, {"steps": args.classifier_steps})
     runs.save_model(args, "classifier", seed, config, {"classifier": classifier})
     return runs.round_weights(classifier).eval()
@@ -139,6 +148,13 @@ class RealImages(NamedTuple):
     training: Tensor
 
 
+def settings(data: dict, last: bool, args: argparse.Namespace) -> dict:
+    """What the numbers of a snapshot depend on, beside its networks."""
+    keys = ["samples", "perturb_dims", "certainty", "held_out", "neighbours", "coverage_samples"]
+    keys += ["starts", "controls", "pairs", "epsilons", "alphas"]
+    return {key: getattr(args, key) for key in keys} | {"source": data["source"], "last": last}
+
+
 def choose_real(classifier: Classifier, data: dict, args: argparse.Namespace) -> RealImages:
     """Random held-out images, at most --held-out, and training images, at most --samples; the same for all seeds."""
     generator = torch.Generator().manual_seed(0)
@@ -200,8 +216,8 @@ def measure_real(classifier: Classifier, real: RealImages, args: argparse.Namesp
         "readable_scrambled": utils.mean(scrambled >= 0),
         "readable_mixes": utils.mean(read_digits(classifier, (first + second) / 2, args.certainty) >= 0),
     }
-    held_out, training = (measure(images, classifier, real, args) for images in (real.held_out, real.training))
-    return {"classifier": judged, "held_out": held_out, "training": training}
+    held_out = {key: measure(real.held_out, classifier, real, args)[key] for key in ("readable", "digits", "sharpness")}
+    return {"classifier": judged, "held_out": held_out, "training": measure(real.training, classifier, real, args)}
 
 
 @torch.no_grad()
@@ -222,3 +238,33 @@ def reached_share(before: Tensor, after: Tensor) -> float:
     """Share of the readable digits before: (N,) from which another digit is reached in a row of after: (E, N)."""
     reached = ((after >= 0) & (after != before)).any(0) & (before >= 0)
     return int(reached.sum()) / max(1, int((before >= 0).sum()))
+
+
+def perturb(z: Tensor, directions: Tensor, epsilons: Tensor) -> Tensor:
+    """z + epsilon * direction for z: (N, L), directions (N, L) or (L,) and each of the epsilons (E,): (E, N, L)."""
+    return z + epsilons[:, None, None] * directions
+
+
+def measure_perturbation(
+    draw: Callable[[Tensor], Tensor], classifier: Classifier, z: Tensor, args: argparse.Namespace
+) -> dict:
+    """Share of the readable samples of z: (N, L) that reach another digit, by direction, and how many are readable.
+
+    draw: the generator's images for z. Directions are the dimensions that are named and two controls: other dimensions,
+    and random directions of the same length.
+    """
+    epsilons, unit = torch.tensor(args.epsilons, device=z.device), torch.eye(args.latent_size)
+    others = [dim for dim in torch.randperm(args.latent_size).tolist() if dim not in args.perturb_dims]
+    before = read_digits(classifier, draw(z), args.certainty)
+
+    def reached(direction: Tensor) -> float:
+        images = draw(perturb(z, direction.to(z.device), epsilons))
+        return reached_share(before, read_digits(classifier, images, args.certainty))
+
+    return {
+        "samples": len(z),
+        "readable": int((before >= 0).sum()),
+        "named": [reached(unit[dim]) for dim in args.perturb_dims],
+        "others": [reached(unit[dim]) for dim in others[: args.controls]],
+        "random": [reached(direction) for direction in F.normalize(torch.randn(args.controls, args.latent_size))],
+    }

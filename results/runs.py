@@ -10,7 +10,6 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -21,10 +20,10 @@ from torch import Tensor, nn
 
 from utils import InputError, Parser, check_finite, check_zip, describe, parse_args, reading, write
 
-ANEW = "--restart trains it anew, another --out keeps it"
+ANEW = "add --restart to train anew, or give another --out to keep it"
 
 
-def open_out(args: argparse.Namespace, script: str, patterns: list[str]) -> None:
+def open_out(args: argparse.Namespace, script: str, patterns: list[str], earlier: Iterable[str] = ()) -> None:
     """Make the output folder; with --restart remove the files of what is to be trained anew, which fit `patterns`.
 
     InputError where it cannot be written to, holds the results of another script, or files of an earlier version.
@@ -35,12 +34,12 @@ def open_out(args: argparse.Namespace, script: str, patterns: list[str]) -> None
     except OSError as error:
         raise InputError(f"cannot write to --out {args.out}: {error.strerror}") from error
     check_owner(args.out, script)
-    earlier = [path for path in args.out.glob("*.pt") if re.fullmatch(r"checkpoint|classifier|snapshot_\d+", path.stem)]
+    old = [path for pattern in earlier for path in args.out.glob(pattern) if "_seed" not in path.name]
     if args.restart:
-        for path in (*earlier, *(path for pattern in patterns for path in args.out.glob(pattern))):
+        for path in (*old, *(path for pattern in patterns for path in args.out.glob(pattern))):
             path.unlink(missing_ok=True)
-    elif earlier:
-        raise InputError(f"{earlier[0]} is of an earlier version, whose files name no seed; move it away, or {ANEW}")
+    elif old:
+        raise InputError(f"{old[0]} is of an earlier version, whose files name no seed; move it away, {ANEW}")
 
 
 def seed_path(args: argparse.Namespace, name: str, seed: int | str) -> Path:
@@ -96,7 +95,7 @@ def load_checkpoint(path: Path, config: dict, modules: dict) -> dict:
     for key, value in config.items():
         if saved.get(key) != value:
             flag = "data" if key == "source" else f"--{key.replace('_', '-')}"
-            raise InputError(f"{path} was made with {flag} {saved.get(key)}, not {value}; give the same, or {ANEW}")
+            raise InputError(f"{path} was made with {flag} {saved.get(key)}, not {value}; give the same, {ANEW}")
     here = describe_layers(modules)
     there = {name: layer for name, layer in checkpoint["layers"].items() if name.split(".")[0] in modules}
     for name in here | there:
@@ -138,7 +137,7 @@ def resume(
         history = load_checkpoint(path, config, modules)
     done, total = progress(history), getattr(args, f"{unit}s")
     if done > total:
-        raise InputError(f"{path} is at {unit} {done} already; give --{unit}s {done} or more, or {ANEW}")
+        raise InputError(f"{path} is at {unit} {done} already; give --{unit}s {done} or more, {ANEW}")
     change = note_change(history, args)
     if done < total:
         history["provenance"] = add_run(history.get("provenance", {}), args)
@@ -149,22 +148,28 @@ def resume(
     return history, done
 
 
-def join(args: argparse.Namespace, name: str, load: Callable[[int], tuple]) -> Iterator[tuple]:
-    """Yield seed and load(seed) for every seed of which there is a file `name`, asked for by this command or not.
+def join(
+    args: argparse.Namespace, kind: str, wanted: Callable[[str], bool], load: Callable[[str, int], tuple]
+) -> Iterator[tuple[str, int, tuple]]:
+    """Yield name, seed and load(name, seed) for every file <kind>_<name>_seed<seed>.pt whose name is wanted.
 
-    Says which are left out, because `load` raises InputError, and why; none are of --models.
+    Whether this command asks for the seed or not. Says which are left out, because `load` raises InputError or they are
+    somebody else's, and each reason once for a seed; none are of --models.
     """
-    pattern = seed_path(args, name, "*")
+    told, pattern = set(), seed_path(args, f"{kind}_*", "*")
     for path in sorted(pattern.parent.glob(pattern.name)):
-        seed = path.stem.rpartition("_seed")[2]
-        if seed.isdecimal() and path == seed_path(args, name, int(seed)):  # else it is somebody's copy
-            try:
-                yield int(seed), load(int(seed))
-            except InputError as error:
-                reason = str(error).split(";")[0]
-                if args.models:
-                    raise InputError(reason) from error
+        match = re.search(rf"{kind}_(\w+)_seed(\d+)\.pt$", path.name)
+        if not match or not wanted(match[1]) or path != seed_path(args, f"{kind}_{match[1]}", int(match[2])):
+            continue  # somebody's copy
+        try:
+            yield match[1], int(match[2]), load(match[1], int(match[2]))
+        except (InputError, OSError) as error:
+            reason = str(error).split(";")[0]
+            if args.models:
+                raise InputError(reason) from error
+            if (key := (match[2], reason.replace(str(path), ""))) not in told:
                 print(f"left out: {reason}")
+            told.add(key)
 
 
 def finished_trainings(
@@ -174,23 +179,24 @@ def finished_trainings(
 
     Returns their histories by name and seed, their provenance together, and their time in seconds.
     """
-    histories = {}
-    for name in names:
-        for seed, (_, history) in join(args, f"checkpoint_{name}", partial(load, name)):
-            if (done := progress(history)) != args.epochs:
-                print(f"left out: {seed_path(args, f'checkpoint_{name}', seed)} is at epoch {done} of {args.epochs}")
-                continue
-            histories.setdefault(name, {})[seed] = history
-    provenance, seconds = take_provenance([history for seeds in histories.values() for history in seeds.values()])
-    return {name: dict(sorted(seeds.items())) for name, seeds in histories.items()}, provenance, seconds
+    histories = {name: {} for name in names}
+    for name, seed, (_, history) in join(args, "checkpoint", names.__contains__, load):
+        if (done := progress(history)) == args.epochs:
+            histories[name][seed] = history
+        else:
+            print(f"left out: {seed_path(args, f'checkpoint_{name}', seed)} is at epoch {done} of {args.epochs}")
+    histories = {name: dict(sorted(seeds.items())) for name, seeds in histories.items() if seeds}
+    return histories, *take_provenance([history for seeds in histories.values() for history in seeds.values()], args)
 
 
-def take_provenance(histories: Iterable[dict]) -> tuple[dict[str, list[str]], float]:
+def take_provenance(histories: Iterable[dict], args: argparse.Namespace) -> tuple[dict[str, list[str]], float]:
     """Take the provenance out of histories; return it joined, and the time of the trainings in seconds."""
     provenance, seconds = {}, 0.0
     for history in histories:
         provenance = merge(provenance, history.pop("provenance"))
         seconds += sum(history["seconds"])
+    if note_change({"provenance": provenance}, args):
+        print("another version of the script trained some of what is joined here")
     return provenance, seconds
 
 
@@ -242,19 +248,26 @@ def model_history(args: argparse.Namespace, script: str, key: str) -> dict:
     return metrics["history"][key] | {"provenance": provenance}
 
 
-def measured_once(path: Path, name: str, of: list[Path], settings: dict, measure: Callable[[], dict]) -> dict:
-    """Return measure(), or what is kept of it under `name` in the JSON file `path`.
+def fingerprint(networks: list[nn.Module], files: list[Path], settings: dict) -> str:
+    """Return a hash of the states of networks, the contents of files, and settings."""
+    digest = hashlib.sha256(json.dumps(settings).encode())
+    for network in networks:
+        for tensor in network.state_dict().values():
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
-    It is measured anew if one of the files `of` which it depends has changed, or a setting.
-    """
-    parts = [*(file.read_bytes() for file in of), json.dumps(settings).encode()]
-    key = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+
+def measured_once(path: Path, name: str, key: str, measure: Callable[[], dict]) -> dict:
+    """Return measure(), or what the JSON file `path` keeps of it under `name`, if it was kept with the same `key`."""
     kept = {}
-    with suppress(OSError, ValueError):
-        kept = json.loads(path.read_text(encoding="utf-8"))
-    if name not in kept or kept[name]["key"] != key:
-        kept[name] = {"key": key, "numbers": measure()}
-        write(path, json.dumps(kept, indent=1, allow_nan=False))
+    with suppress(OSError, ValueError, TypeError, KeyError):  # there is none, or not of this form
+        kept = dict(json.loads(path.read_text(encoding="utf-8")))
+        if kept[name]["key"] == key:
+            return kept[name]["numbers"]
+    kept[name] = {"key": key, "numbers": measure()}
+    write(path, json.dumps(kept, indent=1, allow_nan=False))
     return kept[name]["numbers"]
 
 
@@ -291,6 +304,8 @@ def save_metrics(
     versions = {module.__name__: module.__version__ for module in (np, matplotlib, torch, torchvision)}
     versions["python"] = platform.python_version()
     metrics = {"script": script} | {key: "; ".join(entries) for key, entries in provenance.items() if entries}
+    if args.command not in provenance["command"]:
+        metrics["measured_by"] = args.command
     metrics |= {"data": source, "versions": versions, "config": config}
     metrics |= {"seconds": seconds, "history": history, "results": results}
     text = json.dumps(metrics, indent=1, allow_nan=False) + "\n"

@@ -103,7 +103,6 @@ def context(metrics: dict) -> dict:
         before = fmean(value for values in validation for value in values[-2 * tenth :][:tenth])
         gaps.append([label, train, test, train - test, log_p - test, before, late])
     elbos = [value for name in LABELS for value in by_seed(metrics, f"elbo_{name}")]
-    log_ps = [value for name in LABELS for value in by_seed(metrics, f"log_likelihood_{name}")]
     return {key: mean_std(by_seed(metrics, key)) for key in keys} | {
         "gap": pages.show("close", quantities(metrics)["elbo_gap"]),
         "seeds": make_table(seeds),
@@ -112,7 +111,6 @@ def context(metrics: dict) -> dict:
         "trainings": len(elbos),
         "above": sum(value > FLOOR for value in elbos),
         "floor": FLOOR,
-        "below": sum(value < ORIGINAL["log_likelihood"] for value in log_ps),
         "first_k": curves["samples"][-2],
         "last_k": f"{curves['samples'][-1]:,}",
         "rise": f"{fmean(row[-1] - row[-2] for row in curve[1:]):.2f}",
@@ -125,12 +123,11 @@ def draw_curves(metrics: dict, out: Path) -> None:
     draw_log_likelihood(metrics, out / "log_likelihood.png")
 
 
-def plot_band(axes, x: list, curves: list[list[float]], color: str, label: str) -> None:
-    """The mean of curves, one for each seed, in a band of one standard deviation on either side."""
-    mean = np.mean(curves, 0)
-    std = np.std(curves, 0, ddof=1) if len(curves) > 1 else 0
-    axes.plot(x, mean, color=color, marker="." if len(x) < 30 else None, label=label)
-    axes.fill_between(x, mean - std, mean + std, color=color, alpha=0.2, linewidth=0)
+def plot_seeds(axes, x: list, curves: list[list[float]], color: str, label: str | None = None) -> None:
+    """A thin line for each seed."""
+    for curve in curves:
+        (line,) = axes.plot(x, curve, color=color, linewidth=0.8, marker="." if len(x) < 3 else None)
+    line.set_label(label)
 
 
 def draw_elbo(metrics: dict, path: Path) -> None:
@@ -140,15 +137,14 @@ def draw_elbo(metrics: dict, path: Path) -> None:
     curves = {name: [history[f"{name}_seed{seed}"]["elbo"] for seed in results["seeds"]] for name in LABELS}
     epochs = list(range(1, len(curves["mc"][0]) + 1))
     for color, (name, label) in zip(("C0", "C1"), LABELS.items(), strict=True):
-        plot_band(elbo, epochs, curves[name], color, label)
-    elbo.lines[1].set_linestyle("--")  # both curves coincide
+        plot_seeds(elbo, epochs, curves[name], color, label)
     if not objection(metrics):
         label = f"original: {ORIGINAL['elbo_analytic']:.2f} analytic, {ORIGINAL['elbo_mc']:.2f} Monte Carlo KL"
         elbo.axhline(ORIGINAL["elbo_analytic"], color="black", linestyle=":", label=label)
-    plot_band(difference, epochs, np.subtract(curves["analytic"], curves["mc"]), "C2", None)
+    plot_seeds(difference, epochs, np.subtract(curves["analytic"], curves["mc"]), "C2")
     difference.axhline(0, color="grey", linewidth=0.8)
     num = len(results["seeds"])
-    over = f"mean of {num} seeds, band: 1 SD" if num > 1 else "one seed"
+    over = f"{num} seeds" if num > 1 else "one seed"
     elbo.set(title=f"Validation ELBO, {over}", xlabel="epoch", ylabel="nats per image")
     difference.set(title="Analytic minus Monte Carlo KL", xlabel="epoch", ylabel="nats per image")
     for axes in (elbo, difference):
@@ -163,13 +159,13 @@ def draw_log_likelihood(metrics: dict, path: Path) -> None:
     num, samples = math.ceil(results["test_images"] / 10), metrics["config"]["importance_samples"]
     figure, ((axes,),) = utils.subplots(1, 1)
     for color, (name, label) in zip(("C0", "C1"), LABELS.items(), strict=True):
-        plot_band(axes, curves["samples"], curves["estimates"][name], color, label)
+        plot_seeds(axes, curves["samples"], curves["estimates"][name], color, label)
         axes.axhline(np.mean(curves["elbo"][name]), color=color, linestyle="--", linewidth=0.8, label=f"ELBO, {label}")
         every = np.mean(by_seed(metrics, f"log_likelihood_{name}"))
         axes.plot(samples, every, color=color, marker="D", linestyle="", label=f"{label}, all test images")
     if not objection(metrics):
         axes.axhline(ORIGINAL["log_likelihood"], color="black", linestyle=":", label="original, all test images")
-    over = f"mean and SD of {len(results['seeds'])} seeds" if len(results["seeds"]) > 1 else "one seed"
+    over = f"{len(results['seeds'])} seeds" if len(results["seeds"]) > 1 else "one seed"
     axes.set(title=f"log p(x) of {num:,} of {results['test_images']:,} test images, {over}")
     axes.set(xlabel="importance samples K (logarithmic)", ylabel="estimate of log p(x) (nats)", xscale="log")
     axes.set_xticks(curves["samples"], curves["samples"])

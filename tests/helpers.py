@@ -117,9 +117,9 @@ def fork_runs(script, out, moments, flags, threads):
 
 
 def set_trap(moment, steps):
-    """Send this process a signal at an optimiser's step or where a function is called: "SIGINT 7", "SIGKILL replace".
+    """Send this process a signal at an optimiser's step, where a function is called, or before a file is written.
 
-    Each step adds a byte to the file `steps`.
+    As in "SIGINT 7", "SIGKILL replace", "SIGKILL snapshot_6_seed0.pt". Each step adds a byte to the file `steps`.
     """
     name, _, place = moment.partition(" ")
     steps.touch()
@@ -134,6 +134,14 @@ def set_trap(moment, steps):
         if str(next(numbers)) == place:
             stop()
 
+    save = runs.save_checkpoint
+
+    def save_or_stop(path, *rest):
+        if path.name == place:
+            stop()
+        save(path, *rest)
+
+    runs.save_checkpoint = save_or_stop
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs with it ignored
     register_optimizer_step_pre_hook(step)
     if place.isidentifier():

@@ -183,7 +183,7 @@ def test_snapshots_and_classifier_treat_each_image_alone(bright):
     args, data = bright
     args.iterations, args.snapshots, args.classifier_steps = 2, [2], 2
     q2_gan.train(0, data, args)
-    classifier = reader.train_classifier(0, data, args)
+    classifier = reader.load_classifier(0, data, args)
     z, images = torch.randn(8, 4), torch.randn(8, 3, 32, 32)
     for network, x in ((q2_gan.load_snapshot(2, 0, args, "white").generator, z), (classifier, images)):
         torch.testing.assert_close(network(x[:1]), network(x)[:1])
@@ -196,7 +196,7 @@ def test_classifier_learns_its_labels_under_distortion(bright):
     data["train_images"][20:, :, :16] = 0
     data["train_labels"][:20] = 7
     args.classifier_steps = 60
-    classifier = reader.train_classifier(0, data, args)
+    classifier = reader.load_classifier(0, data, args)
     assert torch.equal(classifier(q2_gan.scale(data["train_images"])).argmax(1), data["train_labels"])
 
 
@@ -206,7 +206,7 @@ def test_classifier_is_trained_on_distorted_images_with_one_cycle_of_the_rate(br
     args.classifier_steps = 6
     data["train_images"] = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8)
     data["train_labels"] = torch.arange(40) % 10
-    trained = reader.train_classifier(0, data, args)
+    trained = reader.load_classifier(0, data, args)
 
     torch.manual_seed(0)
     classifier = reader.Classifier().to(memory_format=torch.channels_last)
@@ -251,8 +251,7 @@ def test_snapshots_are_loaded_with_the_mean_statistics_of_noise(tmp_path):
     config = q2_gan.training_config(0, args, "noise")
     runs.save_checkpoint(q2_gan.snapshot_path(0, 0, args), config, networks, {})
     loaded = q2_gan.load_snapshot(0, 0, args, "noise").generator
-    torch.manual_seed(0)
-    z = torch.randn(20, 64, 100)
+    z = torch.randn(20, 64, 100, generator=torch.Generator().manual_seed(2**31))
     inputs = [generator.layers[0](batch[:, :, None, None]) for batch in z]
     norm = loaded.layers[1]
     half = {"rtol": 2e-3, "atol": 2e-4}  # to which weights and statistics are rounded
@@ -264,7 +263,7 @@ def test_snapshots_are_loaded_with_the_mean_statistics_of_noise(tmp_path):
 
 def test_features_have_unit_length_and_do_not_change_the_probabilities():
     torch.manual_seed(0)
-    classifier, images = q2_gan.Classifier().eval(), torch.randn(3, 3, 32, 32)
+    classifier, images = reader.Classifier().eval(), torch.randn(3, 3, 32, 32)
     features, probabilities = reader.classify(classifier, images)
     torch.testing.assert_close(features.norm(dim=1), torch.ones(3))
     torch.testing.assert_close(probabilities, classifier(images).softmax(1))
@@ -381,6 +380,10 @@ def test_memorisation_of_a_critic_that_tells_nothing_apart_is_not_measured():
     assert reader.memorisation(Brightness(), *filled(3.0, 4.0, 4.0)) is None
 
 
+def draw_latent(z):
+    return q2_gan.generate(Latent(), z)
+
+
 def steps(*epsilons, dims=(3, 0, 2), size=4):
     flags = {"latent_size": size, "perturb_dims": list(dims), "certainty": 0.9, "controls": 2}
     return argparse.Namespace(epsilons=list(epsilons), **flags)
@@ -388,19 +391,20 @@ def steps(*epsilons, dims=(3, 0, 2), size=4):
 
 def test_perturbation_finds_the_dimension_that_matters():
     z = torch.tensor([[-0.9, 0, 0, 0], [-0.5, 1, 2, 3], [0.9, 0, 0, 0], [0.05, 0, 0, 0]])  # the last is not readable
-    shares = q2_gan.measure_perturbation(Latent(), Threshold(), z, steps(1, 2))
+    shares = reader.measure_perturbation(draw_latent, Threshold(), z, steps(1, 2))
     assert shares["named"] == pytest.approx([0, 2 / 3, 0])  # dimension 0 takes two of three readable starts to a 1
-    assert shares["others"] == [0] and len(shares["random"]) == 2 and shares["starts"] == 3  # dimension 1 is left
-    near = q2_gan.measure_perturbation(Latent(), Threshold(), z, steps(1))
+    assert shares["others"] == [0] and len(shares["random"]) == 2  # dimension 1 is left
+    assert shares["samples"] == 4 and shares["readable"] == 3
+    near = reader.measure_perturbation(draw_latent, Threshold(), z, steps(1))
     assert near["named"] == pytest.approx([0, 1 / 3, 0])  # at 1, z of -0.9 is not readable
-    unreadable = q2_gan.measure_perturbation(Latent(), Threshold(), z[3:], steps(20))
-    assert unreadable == {"starts": 0, "named": [0, 0, 0], "others": [0], "random": [0, 0]}
+    unreadable = reader.measure_perturbation(draw_latent, Threshold(), z[3:], steps(20))
+    assert unreadable == {"samples": 1, "readable": 0, "named": [0, 0, 0], "others": [0], "random": [0, 0]}
 
 
 def test_controls_are_other_dimensions_and_random_directions_of_the_same_length(monkeypatch):
     taken = []
-    monkeypatch.setattr(q2_gan, "perturb", lambda z, direction, epsilons: (taken.append(direction), z[None])[1])
-    q2_gan.measure_perturbation(Latent(), Threshold(), torch.randn(3, 5), steps(1, dims=[0, 4], size=5))
+    monkeypatch.setattr(reader, "perturb", lambda z, direction, epsilons: (taken.append(direction), z[None])[1])
+    reader.measure_perturbation(draw_latent, Threshold(), torch.randn(3, 5), steps(1, dims=[0, 4], size=5))
     taken = torch.stack(taken)
     torch.testing.assert_close(taken.norm(dim=1), torch.ones(6))
     assert torch.equal(taken[:2], torch.eye(5)[[0, 4]])
@@ -424,12 +428,27 @@ def test_a_snapshot_is_measured_and_the_last_one_along_paths_as_well(bright):
     samples = torch.randn(20, 4)[:, 0].clamp(-1, -0.5).mean().item()
     real_mean = (1 + math.cos(math.radians(80)) - 1) / 3
     assert numbers["memorisation"] == pytest.approx((1 - real_mean) / (1 - samples))
-    assert numbers["perturbation"]["starts"] == 3 and numbers["interpolation"] == {
+    assert numbers["perturbation"]["readable"] == 3 and numbers["interpolation"] == {
         "latent": [1] * 11,
         "pixel": [1] * 11,
     }
     before = q2_gan.measure_snapshot(snapshot(0, generator, Brightness()), False, Threshold(), real, args)
-    assert before.keys() == {"readable", "digits", "coverage", "frechet", "sharpness"}
+    assert before.keys() == {"readable", "digits", "coverage", "frechet", "sharpness", "memorisation"}
+
+
+def test_noise_is_that_of_the_seed_and_not_that_of_the_statistics(bright, monkeypatch):
+    args, data = bright
+    args.samples, args.iterations, args.snapshots, seen = 640, 2, [0, 2], []
+    q2_gan.train(3, data, args)
+    monkeypatch.setattr(q2_gan, "update_bn", lambda noise, _: seen.append(noise.flatten(0, 1)))
+    monkeypatch.setattr(q2_gan, "generate", lambda _, z: (seen.append(z), torch.zeros(len(z), 3, 32, 32))[1])
+    loaded = q2_gan.load_snapshot(2, 3, args, "white")
+    real = real_images(on_circle([0, 180, 80]), training=torch.ones(5, 3, 32, 32))
+    q2_gan.measure_snapshot(loaded, False, Threshold(), real, args)
+    statistics, measured = seen
+    torch.manual_seed(3)
+    assert torch.equal(measured, torch.randn(640, 4))
+    assert not {tuple(z) for z in measured.tolist()} & {tuple(z) for z in statistics.tolist()}
 
 
 def test_readable_share_along_paths_is_of_pairs_of_different_samples(bright):
@@ -522,7 +541,7 @@ def strips(tmp_path, monkeypatch):
         strips[path.stem] = rows, labels, gaps, *digits
 
     monkeypatch.setattr(utils, "draw_strips", draw_strips)
-    monkeypatch.setattr(reader, "train_classifier", lambda *_: Threshold())
+    monkeypatch.setattr(reader, "load_classifier", lambda *_: Threshold())
     args = q2_gan.get_args(f"--out {tmp_path} --iterations 9 --latent-size 4 --perturb-dims 0 2 --device cpu".split())
     images = torch.randint(0, 256, (2, 30, 3, 32, 32), dtype=torch.uint8)
     data = {"train_images": images[0], "test_images": images[1]}
@@ -645,7 +664,9 @@ def test_run_writes_metrics_figures_and_report(finished):
     assert f"| iteration 6 | 1 | {mean_error([seed['snapshots']['6']['readable']])}" in report
 
 
-def test_what_was_measured_is_not_measured_again_unless_it_changes(copied, drawn, monkeypatch):
+@pytest.fixture
+def measured_in(copied, drawn, monkeypatch):
+    """measured_in(flags) runs the tiny run in a copy of its folder and returns the seeds and iterations measured."""
     run, measured, measure = copied("q2_gan"), [], q2_gan.measure_snapshot
 
     def count(snapshot, *rest):
@@ -653,12 +674,65 @@ def test_what_was_measured_is_not_measured_again_unless_it_changes(copied, drawn
         return measure(snapshot, *rest)
 
     monkeypatch.setattr(q2_gan, "measure_snapshot", count)
-    q2_gan.main(run.flags)
-    assert measured == []
+
+    def call(*flags):
+        measured.clear()
+        q2_gan.main([*run.flags, *flags])
+        return list(measured)
+
+    call.out = run.out
+    return call
+
+
+def test_what_was_measured_is_not_measured_again(measured_in):
+    assert measured_in() == []
+    assert measured_in("--iterations", "8") == [(0, 6), (0, 8)]  # 6 is the last no longer
+
+
+def test_another_setting_another_classifier_or_another_source_is_measured_anew(measured_in, monkeypatch, tmp_path):
+    every = [(0, 0), (0, 2), (0, 6)]
+    assert measured_in("--perturb-dims", "1") == every and measured_in("--perturb-dims", "1") == []
+    assert measured_in("--perturb-dims", "1", "--classifier-steps", "6") == every
+    (tmp_path / "source").write_text("changed")
+    monkeypatch.setattr(reader, "SOURCES", [tmp_path / "source"])
+    assert measured_in("--perturb-dims", "1", "--classifier-steps", "6") == every
+
+
+def test_another_snapshot_is_measured_anew(measured_in):
+    path = measured_in.out / "snapshot_2_seed0.pt"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["states"]["critic"]["layers.0.weight"] += 0.1
+    torch.save(checkpoint, path)
+    assert measured_in() == [(0, 2)]
+
+
+@pytest.mark.parametrize("content", ["[]", '{"0": {}}', '{"0": 1}', "{", ""])
+def test_what_is_kept_in_another_form_is_measured_anew(content, measured_in):
+    (measured_in.out / "measured_seed0.json").write_text(content)
+    assert measured_in() == [(0, 0), (0, 2), (0, 6)]
+
+
+def test_figures_of_images_are_of_the_training_that_is_furthest(copied, drawn, monkeypatch):
+    run = copied("q2_gan")
+    q2_gan.main([*run.flags, "--seed", "1", "--iterations", "8", "--snapshots", "0"])
+    monkeypatch.setattr(q2_gan, "draw_images", lambda snapshots, *_: [[snapshots[0].seed]] * 4)
     q2_gan.main([*run.flags, "--iterations", "8"])
-    assert measured == [(0, 6), (0, 8)]  # 6 is the last no longer
-    q2_gan.main([*run.flags, "--iterations", "8", "--perturb-dims", "1"])
-    assert measured[2:] == [(0, 0), (0, 2), (0, 6), (0, 8)]
+    assert read_metrics(run.out)["results"]["digits"] == [[0]] * 4
+    for path in run.out.glob("snapshot_8_seed0.pt"):
+        path.unlink()
+    q2_gan.main([*run.flags, "--seed", "1", "--iterations", "8"])
+    assert read_metrics(run.out)["results"]["digits"] == [[1]] * 4
+
+
+def test_restart_leaves_what_is_not_the_scripts(copied, monkeypatch):
+    run = copied("q2_gan")
+    for name in ("notes_seed0.txt", "sweep_seed0.csv", "checkpoint_seed1.pt"):
+        (run.out / name).touch()
+    monkeypatch.setattr(q2_gan, "train", lambda *_: sys.exit())
+    with pytest.raises(SystemExit):
+        q2_gan.main([*run.flags, "--restart"])
+    left = {path.name for path in run.out.glob("*seed*")}
+    assert left == {"notes_seed0.txt", "sweep_seed0.csv", "checkpoint_seed1.pt"}
 
 
 def test_distance_and_penalty_are_means_since_the_last_record(bright, monkeypatch):
@@ -735,7 +809,8 @@ def test_seeds_are_joined_with_the_snapshots_that_they_have(copied, drawn, capsy
     capsys.readouterr()
     q2_gan.main(run.flags)
     text = capsys.readouterr().out
-    assert re.search(r"left out: .*snapshot_2_seed2\.pt was made with --lr 0\.1, not 0\.001\n", text)
+    left_out = re.findall("left out: .*", text)  # once for both snapshots
+    assert len(left_out) == 1 and re.search(r"snapshot_0_seed2\.pt was made with --lr 0\.1, not 0\.001", left_out[0])
     seeds = read_metrics(run.out)["results"]["seeds"]
     assert {seed: list(numbers["snapshots"]) for seed, numbers in seeds.items()} == {
         "0": ["0", "2", "6"],

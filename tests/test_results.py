@@ -93,9 +93,16 @@ def test_every_training_must_keep_every_limit():
     assert decide(claim("every", (0,)), [[-1, -1]]) == "undecided"
 
 
+def test_every_training_must_lie_above_all_others():
+    above = claim("above", None)
+    assert decide(above, [[0.3, 0.4, 0.5], [0.1, 0.2]]) == "reproduced"
+    assert decide(above, [[0.2, 0.1, 0.0], [0.1, 0.2]]) == "not reproduced"
+    assert decide(above, [[0.3, 0.2, 0.5], [0.1, 0.2]]) == "undecided"
+
+
 def test_numbers_are_given_with_their_error():
     assert mean_error([-1, 0, 1]) == "0.0 ± 2.5" and mean_error([0.5, 0.501, 0.502]) == "0.5010 ± 0.0025"
-    assert mean_error([0.25]) == "0.25" and mean_error([]) == "-"
+    assert mean_error([0.25]) == "0.25" and mean_error([]) == "not measured"
     assert show(">", [0.5, 0.501, 0.502]) == "0.5010 ± 0.0025" and show("every", [0.1, 0.2]) == "0.150"
 
 
@@ -182,11 +189,11 @@ def gan_metrics(spread=0.001, believed=None, real=0.85, **changes):
             numbers["digits"] = [9000 - 3 * share, 0, share, 0, 0, 0, share, 0, share, 0]
             snapshots[str(iteration)] = numbers
         curves = {path: [0.8, 0.8 * (values[path] + shift), 0.8] for path in ("latent", "pixel")}
-        paths = {"starts": 90, "named": [0.4, 0.5, 0.6, 0.7 + shift], "others": [], "random": []}
+        paths = {"samples": 200, "readable": 90, "named": [0.4, 0.5, 0.6, 0.7 + shift], "others": [], "random": []}
         snapshots["50000"] |= {"interpolation": curves, "perturbation": paths}
         judged = {"right_where_readable": 0.98, "readable": real, "readable_scrambled": 0.05} | (believed or {})
         seeds[str(number + 1)] = {"classifier": judged, "snapshots": snapshots}
-    return {"data": gan.SOURCES[1], "config": dict(gan.RECIPE), "results": {"seeds": seeds}}
+    return {"data": gan.SOURCES[1], "config": gan.RECIPE | {"samples": gan.SAMPLES}, "results": {"seeds": seeds}}
 
 
 ALL = [*["reproduced"] * 6, "-", *["reproduced"] * 2]
@@ -241,7 +248,7 @@ def test_where_nothing_is_readable_a_quantity_is_not_measured():
     metrics = gan_metrics()
     for seed in metrics["results"]["seeds"].values():
         seed["snapshots"]["50000"]["interpolation"]["pixel"] = [0, 0.5, 0]
-        seed["snapshots"]["50000"]["perturbation"]["starts"] = 0
+        seed["snapshots"]["50000"]["perturbation"]["readable"] = 0
         seed["snapshots"]["20000"]["digits"] = [0] * 10
     for number in (3, 6, 8):
         assert column(gan, metrics, "here")[number] == "not measured" and column(gan, metrics, "trainings")[number] == 0
@@ -258,6 +265,19 @@ def test_a_training_whose_classifier_is_not_believed_does_not_count(weak):
     assert set(column(gan, metrics, "trainings")) == {2}
     none = gan_metrics(believed=weak)
     assert set(column(gan, none)) == {"-"} and "no classifier is believed" in gan.objection(none)
+
+
+def test_too_few_samples_decide_nothing():
+    metrics = gan_metrics()
+    metrics["config"]["samples"] = gan.SAMPLES - 1
+    assert set(column(gan, metrics)) == {"-"} and "measured with 9,999 samples, not 10,000" in gan.objection(metrics)
+
+
+def test_tables_are_of_the_trainings_that_count():
+    metrics = gan_metrics()
+    metrics["results"]["seeds"]["2"]["classifier"]["readable"] = 0.7
+    assert gan.entries(metrics, "classifier", "readable") == [0.85, 0.85]
+    assert gan.entries(metrics, "snapshots", "0", "readable") == pytest.approx([0.009, 0.011])
 
 
 def test_effective_digits_count_those_that_are_read_alike():

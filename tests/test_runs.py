@@ -155,7 +155,8 @@ def test_figures_only_without_intact_metrics_is_refused(content, tmp_path):
         ("q1_vae", {"SIGKILL replace": 72, "SIGKILL 12": 68, "SIGINT 20": 68, "SIGKILL save_metrics": 64}),
         (
             "q2_gan",
-            {"SIGKILL replace": 23, "SIGKILL 2": 25, "SIGKILL 11": 28, "SIGINT 11": 28, "SIGKILL save_metrics": 23},
+            {"SIGKILL replace": 23, "SIGKILL 2": 25, "SIGKILL 11": 28, "SIGKILL snapshot_6_seed0.pt": 23}
+            | {"SIGINT 11": 28, "SIGKILL save_metrics": 23},
         ),
         ("q3_simsiam", {"SIGKILL replace": 15, "SIGINT 5": 14, "SIGKILL 8": 14, "SIGKILL save_metrics": 12}),
     ],
