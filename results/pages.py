@@ -118,10 +118,13 @@ def criterion(claim: Claim) -> str:
 
 
 def show(rule: str, values: list[float]) -> str:
-    """Return the mean with what `decide` takes: the prediction interval in brackets, or an error after ±."""
+    """Return the mean with what `decide` takes: the prediction interval in brackets, or an error after ±.
+
+    Of "above" the largest.
+    """
     mean, error = fmean(values), error_of(rule, values)
     if rule not in ("<", ">", "close", "compatible"):
-        return f"{mean:#.3g}"
+        return f"{max(values) if rule == 'above' else mean:#.3g}"
     if rule == "compatible" and error:
         digits = digits_of(error)
         return f"{mean:.{digits}f} [{mean - error:.{digits}f}, {mean + error:.{digits}f}]"

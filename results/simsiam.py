@@ -52,7 +52,7 @@ CLAIMS = [
         "largest rise of the loss from one epoch to the next, beside the baselines'",
         ["rise_no_predictor", "rise_baseline"],
         "above",
-        here="largest rise {0}, with predictor {1}",
+        here="largest rise {0}, with predictor at most {1}",
     ),
 ]
 RISE = 1e-4  # of the loss from epoch to epoch, in the digits that are printed
