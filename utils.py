@@ -125,26 +125,31 @@ def command(script: str, flags: list[str]) -> str:
 def run(main: Callable[[], None]) -> NoReturn:
     """Call `main` and exit: 0, 2 with one line for bad input, 130 with the command to run again after Ctrl-C."""
     script = Path(sys.argv[0]).name
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # which a notebook's lacks
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed; a file that is opened later must not take its place
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+        if hasattr(getattr(sys, name), "reconfigure"):  # which a notebook's lacks
             # what the terminal's encoding lacks becomes "?", and each line is in a log file at once
-            stream.reconfigure(errors="replace", line_buffering=True)
+            getattr(sys, name).reconfigure(errors="replace", line_buffering=True)
     try:
         main()
-        status, message = 0, None
+        status, message = 0, ""
     except (InputError, ImportError) as error:
-        status, message = 2, f"{script}: {error}"
+        status, message = 2, f"{script}: {error}\n"
     except KeyboardInterrupt:
-        status, message = 130, f"\ninterrupted; run again: {command(script, sys.argv[1:])}"
+        status, message = 130, f"\ninterrupted; run again: {command(script, sys.argv[1:])}\n"
     except (MemoryError, RuntimeError, OSError) as error:
         if is_out_of_memory(error):
-            status, message = 2, f"{script}: not enough memory; what was saved is kept"
-        elif isinstance(error, OSError) and error.filename:
-            status, message = 2, f"{script}: {error}"
+            status, message = 2, f"{script}: not enough memory; what was saved is kept\n"
+        elif isinstance(error, OSError):  # without a file's name of the output: a closed pipe, a full disk
+            status, message = 2, f"{script}: {error}\n"
         else:
             raise
-    if message:
-        print(message, file=sys.stderr)
+    try:
+        sys.stderr.write(message)
+        sys.stdout.flush()
+    except OSError:  # else Python says so once more, at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)
 
 
@@ -164,7 +169,7 @@ def choose_device(name: str) -> torch.device:
         (torch.ones(2, 2, device=device) @ torch.ones(2, 2, device=device)).sum().item()
     except (RuntimeError, AssertionError, ImportError, OSError) as error:  # an old card, no driver, a foreign build
         reason = textwrap.shorten(str(error), 120) or type(error).__name__
-        if name != "auto":
+        if name != "auto" or is_out_of_memory(error):  # a full GPU is no reason to take a day on the CPU
             raise InputError(f"device {name!r} cannot be used: {reason}; give --device cpu") from error
         print(f"{best} is there but cannot be used: {reason}", file=sys.stderr)
         return torch.device("cpu")
@@ -290,7 +295,8 @@ def write(path: Path, content: bytes | memoryview | str) -> None:
     """Write a file whole or not at all; InputError, with what was there kept, if it cannot be written."""
     part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")  # separate jobs may write the same file
     try:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        # a folder's name need not be UTF-8
+        part.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
         for wait in (0.1, 0.5, 2.0):  # seconds in which a virus scanner may hold the target, on Windows
             try:
                 part.replace(path)

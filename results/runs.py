@@ -122,7 +122,7 @@ def progress(history: dict) -> int:
 def note_change(history: dict, args: argparse.Namespace) -> str:
     """Return what to add to a line on a training of which another version of the script did a part, else nothing."""
     trained = history.get("provenance", {}).get("code", [])
-    return "; the script has changed since" if set(trained) - {args.code} else ""
+    return "; the script has changed since, --restart trains anew" if set(trained) - {args.code} else ""
 
 
 def resume(
@@ -196,7 +196,7 @@ def take_provenance(histories: Iterable[dict], args: argparse.Namespace) -> tupl
         provenance = merge(provenance, history.pop("provenance"))
         seconds += sum(history["seconds"])
     if note_change({"provenance": provenance}, args):
-        print("another version of the script trained some of what is joined here")
+        print("what follows measures with this version of the script what another one trained; --restart trains anew")
     return provenance, seconds
 
 
