@@ -7,7 +7,7 @@ the report of one who did the assignment.
     python q2_gan.py --quick        two minutes on two CPU cores, synthetic digits
     python q2_gan.py                the original's recipe on SVHN, for a GPU
     python q2_gan.py --width 32 --lr 3e-4 --iterations 7000 --out results/q2_hour
-                                    a smaller network, 1.4 hours on one CPU core
+                                    a smaller network, 1.3 hours on one CPU core
 """
 
 import argparse

@@ -92,7 +92,11 @@ def make_parser(description: str, script: str, data: list[str], quick: dict) -> 
     add("--quick", action="store_true", help=f"short pass into results/quick/{script}: --data synthetic {changes}")
     parser.set_defaults(models=None)  # a flag of problems 1 and 2
     add = parser.add_mutually_exclusive_group().add_argument
-    add("--restart", action="store_true", help="discard the named checkpoints in OUT and train anew, as --quick does")
+    add(
+        "--restart",
+        action="store_true",
+        help="discard the named checkpoints in OUT, train anew; --quick does in its own",
+    )
     add("--figures-only", action="store_true", help="draw the curves and the page again from OUT/metrics.json alone")
     add("--download", action="store_true", help="fetch the data set, if it is absent, and end")
     return parser

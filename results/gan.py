@@ -24,8 +24,8 @@ NOISE = ["readable_0", "readable_0_over_real"]
 INDISTINCT = ["readable_7000", "readable_7000_over_real"]
 PROPER = ["readable_20000", "readable_20000_over_real"]
 REACHED = ["reached_3", "reached_30", "reached_35", "reached_50"]
-READABLE = "readable samples at {}, as a share of all, and over held-out images' share"
-READ = "readable {0}; over real images' share {1}"
+READABLE = "readable samples at {}: their share, and that divided by held-out images' share"
+READ = "readable {0}; divided by real images' share {1}"
 CLAIMS = [
     Claim("2.2", "model 0: nothing but noise", READABLE.format(0), NOISE, "<", 0.05, READ),
     Claim("2.2", "after 7,000: too indistinct to detect", READABLE.format("7,000"), INDISTINCT, "<", 0.5, READ),
@@ -59,20 +59,20 @@ CLAIMS = [
     Claim(
         "2.4",
         "latent interpolation stays on the data manifold",
-        "readable images half-way over those at the ends, latent paths, at 50,000",
+        "share of readable images half-way divided by that at the ends, latent paths, at 50,000",
         ["half_way_latent"],
         ">",
         0.8,
-        "half-way {0} as many readable as at the ends",
+        "half-way over ends: {0}",
     ),
     Claim(
         "2.4",
         "pixel interpolation does not",
-        "readable images half-way over those at the ends, pixel paths, at 50,000",
+        "share of readable images half-way divided by that at the ends, pixel paths, at 50,000",
         ["half_way_pixel"],
         "<",
         0.8,
-        "half-way {0} as many readable as at the ends",
+        "half-way over ends: {0}",
     ),
 ]
 BELIEVED = {  # of the classifier on held-out images, fixed before any sample was measured
@@ -94,12 +94,14 @@ def doubt(seed: dict) -> str:
 
 def objection(metrics: dict) -> str:
     """Return why nothing is decided, in a sentence."""
-    if reason := pages.objection(metrics, SOURCES, RECIPE):
-        return reason
-    if metrics["config"]["samples"] < SAMPLES:
-        return f"No verdict: measured with {metrics['config']['samples']:,} samples, not {SAMPLES:,}."
+    reason = pages.objection(metrics, SOURCES, RECIPE)
+    if not reason and metrics["config"]["samples"] < SAMPLES:
+        reason = f"No verdict: measured with {metrics['config']['samples']:,} samples, not {SAMPLES:,}."
     doubts = [doubt(seed) for seed in metrics["results"]["seeds"].values()]
-    return f"No verdict: no classifier is believed ({doubts[0]})." if all(doubts) else ""
+    if all(doubts):
+        reason = reason or "No verdict."
+        reason += f" The classifier is not believed ({doubts[0]}): what it reads, and coverage, say little."
+    return reason
 
 
 def counted(metrics: dict) -> dict[str, dict]:
@@ -172,10 +174,9 @@ def summary(metrics: dict) -> list[list]:
         ["real images with a sample in their neighbourhood (coverage)", entries(metrics, *snapshot, "coverage")]
     )
     for path in ("latent", "pixel"):
-        ratios = map(half_way, entries(metrics, *snapshot, "interpolation", path))
-        rows.append(
-            [f"readable half-way over at the ends, {path} paths", [ratio for ratio in ratios if ratio is not None]]
-        )
+        ratios = [half_way(curve) for curve in entries(metrics, *snapshot, "interpolation", path)]
+        label = f"share of readable images half-way divided by that at the ends, {path} paths"
+        rows.append([label, [ratio for ratio in ratios if ratio is not None]])
     return [[label, mean_error(values)] for label, values in rows]
 
 
@@ -309,8 +310,8 @@ def draw_paths(metrics: dict, path: Path) -> None:
                 axes.plot(
                     metrics["config"]["alphas"], ratios, color=color, linewidth=0.8, label=f"{name} interpolation"
                 )
-    axes.plot([0.4, 0.6], [0.8, 0.8], color="C3", linewidth=3, label="limit of both, half-way")
-    axes.set(title="Readable images along the paths", xlabel="α", ylabel="over those at the ends")
+    axes.plot([0.4, 0.6], [0.8, 0.8], color="C3", linewidth=3, label="limit, half-way")
+    axes.set(title="Readable images along the paths", xlabel="α", ylabel="divided by the mean of both ends")
     axes.set(xlim=(1, 0), ylim=(0, None))  # from z0 to z1
     axes.set_xticks([1, 0.75, 0.5, 0.25, 0], ["z0: 1", "0.75", "0.5", "0.25", "z1: 0"])
     utils.save_figure(figure, path)

@@ -231,7 +231,9 @@ def origin(problem: ModuleType, metrics: dict) -> str:
 def report(problem: ModuleType, metrics: dict) -> str:
     """Return the page of one problem."""
     context = {"origin": origin(problem, metrics), "closing": closing_table(problem, metrics)}
-    context |= {"objection": problem.objection(metrics), "criteria": criteria_table(verdicts(problem, metrics))}
+    objection = problem.objection(metrics)
+    context["objection"] = f"\n{objection}\n" if objection else ""
+    context["criteria"] = criteria_table(verdicts(problem, metrics))
     context |= {"config": metrics["config"], "results": metrics["results"]}
     return render(problem.TEMPLATE, context | problem.context(metrics))
 

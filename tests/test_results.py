@@ -202,7 +202,7 @@ ALL = [*["reproduced"] * 6, "-", *["reproduced"] * 2]
 def test_numbers_that_reproduce_every_claim_of_problem_2():
     assert column(gan, gan_metrics()) == ALL
     here = column(gan, gan_metrics(), "here")
-    assert here[1] == "readable 0.3000 ± 0.0025; over real images' share 0.3529 ± 0.0029"
+    assert here[1] == "readable 0.3000 ± 0.0025; divided by real images' share 0.3529 ± 0.0029"
     assert here[6] == "0.400, 0.500, 0.600, 0.700" and set(column(gan, gan_metrics(), "trainings")) == {3}
 
 
@@ -264,7 +264,7 @@ def test_a_training_whose_classifier_is_not_believed_does_not_count(weak):
     metrics["results"]["seeds"]["2"]["classifier"] |= weak
     assert set(column(gan, metrics, "trainings")) == {2}
     none = gan_metrics(believed=weak)
-    assert set(column(gan, none)) == {"-"} and "no classifier is believed" in gan.objection(none)
+    assert set(column(gan, none)) == {"-"} and "The classifier is not believed" in gan.objection(none)
 
 
 def test_too_few_samples_decide_nothing():
@@ -419,7 +419,7 @@ def test_readme_says_what_was_found(readme):
     assert readme["1: VAE"][1] == f"{means[0]:.1f}, {means[1]:.1f} (10 seeds): compatible"
     assert column(vae, metrics["q1_vae"]) == ["compatible", "compatible", "reproduced", "compatible"]
     assert max(column(vae, metrics["q1_vae"], "trainings")) == 10
-    assert readme["2: WGAN"][1] == "one training on 8,000 of 73,257 images: undecided"
+    assert readme["2: WGAN"][1] == "one training, on 8,000 images of SVHN's test set: undecided"
     assert set(column(gan, metrics["q2_gan"])) == {"undecided", "-"}
     assert set(column(gan, metrics["q2_gan"], "trainings")) == {0, 1}
     accuracy = fmean(simsiam.quantities(metrics["q3_simsiam"])["accuracy_baseline"])
