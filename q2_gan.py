@@ -378,9 +378,7 @@ def draw_samples(
     nearest = torch.cdist(features, training).argmin(1)
     rows["held out"] = scale(data["test_images"][torch.randperm(len(data["test_images"]))[:columns].to(args.device)])
     rows["nearest training image"] = scale(data["train_images"][nearest])
-    title = (
-        "A column: samples of the same noise. Below: real images, and those nearest to the last samples (in features)"
-    )
+    title = f"The same noise in a column, {snapshots[-1]}; real images; those nearest to the last samples (in features)"
     utils.draw_strips(rows, [""] * columns, title, args.out / "samples.png", [len(rows) - 2, len(rows) - 1])
 
 

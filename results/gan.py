@@ -277,7 +277,13 @@ def draw_quality(metrics: dict, path: Path) -> None:
         for seed in counted(metrics).values():
             measured = {int(i): snapshot[key] for i, snapshot in seed["snapshots"].items() if key in snapshot}
             if measured:
-                axes.plot(measured.keys(), measured.values(), color="C0", marker=".", linewidth=0.8, clip_on=False)
+                style = {
+                    "color": "C0",
+                    "marker": ".",
+                    "linewidth": 0.8,
+                    "clip_on": key == "sharpness",
+                }  # noise is above
+                axes.plot(measured.keys(), measured.values(), **style)
         axes.set_xticks([round(share * last) for share in (0, 0.14, 0.4, 1)])  # the original's snapshots
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.set(xlabel="generator iteration", xlim=(0, last))
@@ -294,7 +300,7 @@ def draw_quality(metrics: dict, path: Path) -> None:
         panels["readable"].annotate("limits", (10_000, 0.52), color="C3")
     panels["readable"].set(title="Readable samples", ylabel="share of the samples", ylim=(0, 1.05))
     panels["coverage"].set(title="Coverage", ylabel="share of the held-out images", ylim=(0, 1.05))
-    panels["sharpness"].set(title="Sharpness", ylabel="over that of held-out images", ylim=(0, None))
+    panels["sharpness"].set(title="Sharpness", ylabel="over held-out images' (white noise: 13)", ylim=(0, 2))
     panels["frechet"].set(title="Fréchet distance, not FID", ylabel="distance (logarithmic)", yscale="log")
     utils.save_figure(figure, path)
 

@@ -130,11 +130,15 @@ def context(metrics: dict) -> dict:
     """Return what the template names."""
     baseline = quantities(metrics).get("accuracy_baseline", [])
     low, high, widest = CLAIMS[0].limit
+    results = metrics["results"]
     return tables(metrics) | {
+        "untrained": f"{results['untrained']['knn_accuracy']:.4f}",
+        "untrained_backbone": f"{results['untrained']['knn_accuracy_backbone']:.4f}",
+        "pixels": f"{results['knn_accuracy_pixels']:.4f}",
         "trainings": len(baseline),
         "below": sum(value < 0.6 for value in baseline),
         "interval": pages.mean_error(baseline),
-        "error": f"{0.5 / math.sqrt(metrics['results']['test_images']):.4f}",
+        "error": f"{0.5 / math.sqrt(results['test_images']):.4f}",
         "rise": f"{RISE:g}",
         "low": low,
         "high": high,
