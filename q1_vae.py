@@ -359,7 +359,7 @@ def main(argv: list[str] | None = None) -> None:
 
     start = time.perf_counter()
     load = partial(load_vae, args=args, source=source)
-    histories, provenance, seconds = runs.finished_trainings(args, list(ESTIMATORS), load)
+    histories, provenance, seconds = runs.finished_trainings(args, ESTIMATORS, load)
     results = evaluate(histories, data, args)
     seeds = [int(seed) for seed in results["seeds"]]
     vaes = {name: load(name, seeds[0])[0] for name in ESTIMATORS}

@@ -52,7 +52,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     flag("--train-images", natural, 0, "size of a random subset to train on; 0 is all")
     flag("--test-images", natural, 0, "test images used, from the first; 0 is all")
     flag("--precision", str, None, "in training (bfloat16 on cuda, else float32)", choices=["float32", "bfloat16"])
-    parser.set_defaults(momentum=0.9, weight_decay=5e-4)  # of SGD
+    parser.set_defaults(momentum=0.9, weight_decay=5e-4, models=None)  # of SGD; there are none to be measured
     args = utils.parse_args(parser, argv, QUICK)
     args.runs = list(dict.fromkeys(args.runs))
     args.precision = args.precision or ("bfloat16" if args.device.type == "cuda" else "float32")
@@ -359,11 +359,11 @@ def main(argv: list[str] | None = None) -> None:
     runs.open_out(args, "q3_simsiam", [checkpoint_path(*training, args).name for training in trainings])
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = False  # the monitors need float32's digits
+    torch.set_float32_matmul_precision("highest")
     for run, seed in trainings:
         train(run, seed, data, args)
 
-    load = partial(load_model, args=args, source=source)
-    histories, provenance, seconds = runs.finished_trainings(args, list(RUNS), load)
+    histories, provenance, seconds = runs.finished_trainings(args, RUNS, partial(load_model, args=args, source=source))
     results = {run: {} for run in histories}
     for run, seeds in histories.items():
         for seed, history in seeds.items():

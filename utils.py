@@ -90,7 +90,6 @@ def make_parser(description: str, script: str, data: list[str], quick: dict) -> 
     add("--repeats", type=positive_int, default=1, help="number of seeds to train, counted up from SEED")
     add("--device", default="auto", help="auto (cuda, else mps, else cpu), cpu, cuda, cuda:1, mps")
     add("--quick", action="store_true", help=f"short pass into results/quick/{script}: --data synthetic {changes}")
-    parser.set_defaults(models=None)  # a flag of problems 1 and 2
     add = parser.add_mutually_exclusive_group().add_argument
     add(
         "--restart",
@@ -135,20 +134,16 @@ def run(main: Callable[[], None]) -> NoReturn:
         if hasattr(getattr(sys, name), "reconfigure"):  # which a notebook's lacks
             # what the terminal's encoding lacks becomes "?", and each line is in a log file at once
             getattr(sys, name).reconfigure(errors="replace", line_buffering=True)
+    status, message = 0, ""
     try:
         main()
-        status, message = 0, ""
-    except (InputError, ImportError) as error:
-        status, message = 2, f"{script}: {error}\n"
+    except (InputError, ImportError, MemoryError, OSError, RuntimeError) as error:
+        lack = is_out_of_memory(error)
+        if isinstance(error, RuntimeError) and not lack:
+            raise
+        status, message = 2, f"{script}: {'not enough memory; what was saved is kept' if lack else error}\n"
     except KeyboardInterrupt:
         status, message = 130, f"\ninterrupted; run again: {command(script, sys.argv[1:])}\n"
-    except (MemoryError, RuntimeError, OSError) as error:
-        if is_out_of_memory(error):
-            status, message = 2, f"{script}: not enough memory; what was saved is kept\n"
-        elif isinstance(error, OSError):  # without a file's name of the output: a closed pipe, a full disk
-            status, message = 2, f"{script}: {error}\n"
-        else:
-            raise
     try:
         sys.stderr.write(message)
         sys.stdout.flush()
@@ -488,8 +483,7 @@ def draw_strips(
     height, width = 36 if digits is None else 54, 36  # pixels of a cell: the image, a border, and room for a digit
     tops = [height * row + 12 * sum(gap <= row for gap in gaps) for row in range(len(rows))]
     canvas = np.ones((tops[-1] + height, width * len(labels), 3))
-    inch = 9 / canvas.shape[1]  # of a pixel
-    figure, ((axes,),) = subplots(1, 1, 10.5, inch * len(canvas) + 0.8)
+    figure, ((axes,),) = subplots(1, 1, 10.5, 9 * len(canvas) / canvas.shape[1] + 0.8)
     for row, (top, images) in enumerate(zip(tops, rows.values(), strict=True)):
         for column, image in enumerate(images.cpu().clip(-1, 1) / 2 + 0.5):
             canvas[top : top + 32, width * column : width * column + 32] = image.permute(1, 2, 0)

@@ -8,7 +8,7 @@ import platform
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -173,7 +173,7 @@ def join(
 
 
 def finished_trainings(
-    args: argparse.Namespace, names: list[str], load: Callable[[str, int], tuple]
+    args: argparse.Namespace, names: Collection[str], load: Callable[[str, int], tuple]
 ) -> tuple[dict, dict, float]:
     """Gather all finished trainings of `names`; load(name, seed) returns the model and the history of one.
 
