@@ -338,7 +338,7 @@ def evaluate(found: dict[int, list[Snapshot]], data: dict, args: argparse.Namesp
         results[str(seed)] = reader.measure_real(classifier, real, args) | {"snapshots": {}}
         for done, snapshot in enumerate(snapshots, 1):
             last, iteration = snapshot is snapshots[-1], str(snapshot.iteration)
-            networks = [network for network in (snapshot.generator, snapshot.critic, classifier) if network]
+            networks = [network for network in (snapshot.generator, snapshot.critic, classifier) if network is not None]
             key = runs.fingerprint(networks, [Path(__file__), *reader.SOURCES], reader.settings(data, last, args))
             measure = partial(measure_snapshot, snapshot, last, classifier, real, args)
             numbers = runs.measured_once(args.out / f"measured_seed{seed}.json", iteration, key, measure)
