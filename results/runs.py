@@ -76,8 +76,13 @@ def save_checkpoint(path: Path, config: dict, modules: dict, history: dict) -> N
         rng["mps"] = torch.mps.get_rng_state()
     checkpoint = {"config": config, "history": history, "rng": rng, "layers": describe_layers(modules)}
     checkpoint["states"] = {name: module.state_dict() for name, module in modules.items()}
-    buffer = io.BytesIO()  # a full disk is an OSError for `write`, a RuntimeError like any other for torch.save
-    torch.save(checkpoint, buffer)
+    write_object(path, checkpoint)
+
+
+def write_object(path: Path, content: dict) -> None:
+    """Write what torch.load reads; through memory, as a full disk is a RuntimeError like any other for torch.save."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
     write(path, buffer.getbuffer())
 
 
@@ -215,9 +220,7 @@ def save_model(args: argparse.Namespace, name: str, seed: int, config: dict, net
     """Write for --models networks that were trained as `config` says: their weights alone, in half precision."""
     model = {"config": config, "history": {}, "layers": describe_layers(networks)}
     model["states"] = {key: half_weights(network) for key, network in networks.items()}
-    buffer = io.BytesIO()
-    torch.save(model, buffer)
-    write(args.out / f"model_{name}_seed{seed}.pt", buffer.getbuffer())
+    write_object(args.out / f"model_{name}_seed{seed}.pt", model)
 
 
 def take_recipe(parser: Parser, argv: list[str] | None, args: argparse.Namespace, script: str) -> argparse.Namespace:
