@@ -45,6 +45,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     flag("--width", positive_int, 64, "channels h next to the image; deeper layers: 2h, 4h")
     flag("--latent-size", positive_int, 100, "number of latent variables")
     flag("--snapshots", natural, None, "kept beside the last (default: at 0, 14 and 40%%)", nargs="+")
+    parser.group = parser.add_argument_group("measuring")
     flag("--perturb-dims", natural, [3, 30, 35, 50], "latent dimensions to perturb", nargs="+")
     flag("--classifier-steps", positive_int, 900, "updates of the classifier, 128 images each")
     flag("--samples", two_or_more, 10_000, "samples per snapshot, to be measured")
@@ -339,15 +340,16 @@ def evaluate(found: dict[int, list[Snapshot]], data: dict, args: argparse.Namesp
         for done, snapshot in enumerate(snapshots, 1):
             last, iteration = snapshot is snapshots[-1], str(snapshot.iteration)
             networks = [network for network in (snapshot.generator, snapshot.critic, classifier) if network is not None]
-            key = runs.fingerprint(networks, [Path(__file__), *reader.SOURCES], reader.settings(data, last, args))
+            key = reader.fingerprint(networks, [Path(__file__), *reader.SOURCES], reader.settings(data, last, args))
             measure = partial(measure_snapshot, snapshot, last, classifier, real, args)
-            numbers = runs.measured_once(args.out / f"measured_seed{seed}.json", iteration, key, measure)
+            numbers = reader.measured_once(args.out / f"measured_seed{seed}.json", iteration, key, measure)
             results[str(seed)]["snapshots"][iteration] = numbers
             text = f"readable {numbers['readable']:.3f}, {utils.time_to_go(start, done, len(snapshots))} to go"
             print(f"measured {snapshot}: {text} with this seed")
     return results
 
 
+@utils.default_style
 def draw_images(snapshots: list[Snapshot], data: dict, args: argparse.Namespace) -> list[list[int]]:
     """Write the figures of images of one training; returns the digits read in the perturbed ones.
 
@@ -415,7 +417,7 @@ def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
     print(f"device: {utils.describe(args.device)}")
     if args.figures_only:
-        return pages.publish(runs.read_metrics(args.out, "q2_gan"), args.out, problem)
+        return pages.redraw(args, "q2_gan", problem)
     data = utils.load_rgb(args)
     print(f"data: {data['source']}")
     if args.download:
@@ -426,12 +428,16 @@ def main(argv: list[str] | None = None) -> None:
     runs.open_out(args, "q2_gan", patterns, earlier=["checkpoint.pt", "snapshot_*[0-9].pt", "classifier.pt"])
     torch.backends.cudnn.benchmark = True
     for seed in () if args.models else seeds:
-        train(seed, data, args)
+        with runs.interruptible(runs.seed_path(args, "checkpoint", seed)):
+            train(seed, data, args)
 
     start = time.perf_counter()
     found = find_snapshots(args, data["source"])
     results = {"seeds": evaluate(found, data, args)}
     first = max(found.values(), key=lambda snapshots: snapshots[-1].iteration)  # that is furthest
+    for seed, snapshots in found.items():
+        if snapshots[-1].iteration < first[-1].iteration:
+            print(f"seed {seed} ends at iteration {snapshots[-1].iteration}, others go on")
     results["digits"] = draw_images(first, data, args)
     for iteration, seed, generator, *_ in first:
         if iteration:  # that of 0 follows from the seed

@@ -35,6 +35,9 @@ RUNS = {  # keyword arguments of SimSiam
     "no_predictor": {"MLP_mode": "no_pred_mlp"},
     "fixed_random_predictor": {"MLP_mode": "fixed_random_init"},
 }
+MONITORS = ["knn_accuracy", "knn_accuracy_backbone", "output_std", "effective_rank", "median_distance", "silent"]
+CURVES = [*MONITORS, "loss", "batch_std", "seconds"]
+KNN = ["knn_k", "knn_temperature"]
 
 
 def get_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -47,11 +50,12 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     flag("--lr", positive_float, 0.03, "of SGD, per 256 images of a batch, with cosine decay but for the predictor")
     flag("--dim", two_or_more, 2048, "width d of the projector's output")
     flag("--pred-dim", positive_int, 512, "hidden width of the predictor")
+    flag("--train-images", natural, 0, "size of a random subset to train on; 0 is all")
+    flag("--precision", str, None, "in training (bfloat16 on cuda, else float32)", choices=["float32", "bfloat16"])
+    parser.group = parser.add_argument_group("measuring")
     flag("--knn-k", positive_int, 200, "neighbours of the kNN classifier")
     flag("--knn-temperature", positive_float, 0.1, "of its votes")
-    flag("--train-images", natural, 0, "size of a random subset to train on; 0 is all")
     flag("--test-images", natural, 0, "test images used, from the first; 0 is all")
-    flag("--precision", str, None, "in training (bfloat16 on cuda, else float32)", choices=["float32", "bfloat16"])
     parser.set_defaults(momentum=0.9, weight_decay=5e-4, models=None)  # of SGD; there are none to be measured
     args = utils.parse_args(parser, argv, QUICK)
     args.runs = list(dict.fromkeys(args.runs))
@@ -276,10 +280,15 @@ def checkpoint_path(run: str, seed: int, args: argparse.Namespace) -> Path:
 
 
 def training_config(run: str, seed: int, args: argparse.Namespace, source: str) -> dict:
-    """What a checkpoint must agree with."""
-    keys = ["epochs", "batch_size", "lr", "dim", "pred_dim", "precision"]
-    keys += ["knn_k", "knn_temperature", "train_images", "test_images"]
-    return {key: getattr(args, key) for key in keys} | {"run": run, "seed": seed, "source": source}
+    """What a checkpoint must agree with; the kNN classifier of a finished training may be another."""
+    keys = ["epochs", "batch_size", "lr", "dim", "pred_dim", "precision", "train_images", "test_images"]
+    config = {key: getattr(args, key) for key in [*keys, *KNN]} | {"run": run, "seed": seed, "source": source}
+    path = checkpoint_path(run, seed, args)
+    if path.exists():
+        checkpoint = runs.read_checkpoint(path)
+        if runs.progress(checkpoint["history"]) == args.epochs:
+            config |= {key: checkpoint["config"][key] for key in KNN}
+    return config
 
 
 def train(run: str, seed: int, data: dict, args: argparse.Namespace) -> None:
@@ -295,12 +304,12 @@ def train(run: str, seed: int, data: dict, args: argparse.Namespace) -> None:
     optimizer = make_optimizer(model, lr, args.momentum, args.weight_decay)
     modules = {"model": model, "optimizer": optimizer}
     path, config = checkpoint_path(run, seed, args), training_config(run, seed, args, data["source"])
-    history, done = runs.resume(path, config, modules, {"seconds": []}, args)
+    history, done = runs.resume(path, config, modules, {key: [] for key in CURVES}, args)
     name = f"{run} seed {seed}"
 
     def record(numbers: dict[str, float]) -> None:
         for key, value in numbers.items():
-            history.setdefault(key, []).append(value)
+            history[key].append(value)
 
     if not done:
         record(monitor(model, data, args))
@@ -338,18 +347,27 @@ def train(run: str, seed: int, data: dict, args: argparse.Namespace) -> None:
         print(f"{name} epoch {epoch}/{args.epochs}: {text}, {to_go} to go in this run")
 
 
-def load_model(run: str, seed: int, args: argparse.Namespace, source: str) -> tuple[SimSiam, dict]:
-    """Return a trained network and its history from its checkpoint."""
+def load_model(run: str, seed: int, args: argparse.Namespace, data: dict) -> tuple[SimSiam, dict]:
+    """Return a trained network and its history from its checkpoint.
+
+    Where its curves are of another kNN classifier, `end` has what this one finds, and `knn_k` the k of the curves.
+    """
     model = SimSiam(resnet18, args.dim, args.pred_dim, **RUNS[run])
-    config = training_config(run, seed, args, source)
-    return model, runs.load_checkpoint(checkpoint_path(run, seed, args), config, {"model": model})
+    config = training_config(run, seed, args, data["source"])
+    history = runs.load_checkpoint(checkpoint_path(run, seed, args), config, {"model": model}, CURVES)
+    if any(config[key] != getattr(args, key) for key in KNN):
+        print(f"{run} seed {seed}: measuring its end with --knn-k {args.knn_k}")
+        model.to(args.device, memory_format=utils.memory_format(args.device))
+        history["end"] = monitor(model, data, args) | {"knn_accuracy_float64": accuracy_float64(model, data, args)}
+        history["knn_k"] = config["knn_k"]
+    return model, history
 
 
 def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
     print(f"device: {utils.describe(args.device)}")
     if args.figures_only:
-        return pages.publish(runs.read_metrics(args.out, "q3_simsiam"), args.out, problem)
+        return pages.redraw(args, "q3_simsiam", problem)
     data = load_images(args)
     source = data["source"]
     print(f"data: {source}")
@@ -361,16 +379,17 @@ def main(argv: list[str] | None = None) -> None:
     torch.backends.cudnn.allow_tf32 = False  # the monitors need float32's digits
     torch.set_float32_matmul_precision("highest")
     for run, seed in trainings:
-        train(run, seed, data, args)
+        with runs.interruptible(checkpoint_path(run, seed, args)):
+            train(run, seed, data, args)
 
-    histories, provenance, seconds = runs.finished_trainings(args, RUNS, partial(load_model, args=args, source=source))
+    histories, provenance, seconds = runs.finished_trainings(args, RUNS, partial(load_model, args=args, data=data))
     results = {run: {} for run in histories}
     for run, seeds in histories.items():
         for seed, history in seeds.items():
             ends = {"epochs": len(history["seconds"]), "knn_accuracy_float64": history.pop("knn_accuracy_float64")}
-            results[run][seed] = ends | {key: curve[-1] for key, curve in history.items() if key != "seconds"}
-            untrained = {key: curve[0] for key, curve in history.items() if key not in ("loss", "batch_std", "seconds")}
-            results.setdefault("untrained", untrained)  # that of the first
+            ends |= {key: history[key][-1] for key in CURVES if key != "seconds"}
+            results[run][seed] = ends | history.pop("end", {})
+            results.setdefault("untrained", {key: history[key][0] for key in MONITORS})  # that of the first
     results |= {"knn_accuracy_pixels": pixel_accuracy(data, args), "test_images": len(data["test_images"])}
     metrics = runs.save_metrics(args, "q3_simsiam", source, provenance, seconds, histories, results)
     pages.publish(metrics, args.out, problem)

@@ -7,7 +7,9 @@ import io
 import math
 import os
 import platform
+import re
 import shlex
+import shutil
 import socket
 import sys
 import tempfile
@@ -21,9 +23,10 @@ from datetime import timedelta
 from http.client import HTTPException
 from pathlib import Path
 from typing import NoReturn
+from unittest.mock import patch
 
-os.environ["MPLBACKEND"] = "agg"  # the terminals of notebooks name one that may not be installed here
-import matplotlib
+with patch.dict(os.environ, MPLBACKEND=""):  # a notebook's may name one that is not installed here
+    import matplotlib.style
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -34,7 +37,12 @@ from torchvision.datasets.utils import download_url
 
 from data.synthetic import synthetic_data
 
-matplotlib.rcdefaults()  # the user's own settings may ask for LaTeX, other sizes or other colours
+if not matplotlib.get_backend(auto_select=False):  # it was imported just now
+    with suppress(KeyError, ValueError):
+        matplotlib.rcParams["backend"] = os.environ["MPLBACKEND"]
+
+ROOT = Path(__file__).resolve().parent
+default_style = matplotlib.style.context("default")  # the user's may ask for LaTeX, other sizes or other colours
 
 
 class InputError(Exception):
@@ -43,17 +51,11 @@ class InputError(Exception):
 
 class Parser(argparse.ArgumentParser):
     def flag(self, name: str, kind: Callable, default: object, text: str, **more: object) -> None:
-        self.add_argument(name, type=kind, default=default, help=text, **more)
+        text += "" if default is None else " (default: %(default)s)"
+        self.group.add_argument(name, type=kind, default=default, help=text, **more)
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (--help lists the flags)")
-
-
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keep the docstring's line breaks and append the defaults, but not to switches."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is None or action.default is False else super()._get_help_string(action)
 
 
 def _number(kind: type, low: float, high: float, description: str) -> Callable[[str], float]:
@@ -81,42 +83,47 @@ def make_parser(description: str, script: str, data: list[str], quick: dict) -> 
     `data` lists the data sets, the default first; `quick` holds the defaults that --quick changes.
     """
     changes = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in quick.items())
-    parser = Parser(prog=f"{script}.py", description=description, formatter_class=HelpFormatter, allow_abbrev=False)
-    add = parser.add_argument
-    add("--data", choices=data, default=data[0], help="data set; DATA_DIR/<name>.npz is taken first")
-    add("--data-dir", type=Path, default=Path("data"), help="folder of the data sets, downloaded when absent")
-    add("--out", type=Path, help=f"folder for figures, metrics and checkpoints (default: results/{script}[_DATA])")
-    add("--seed", type=natural, default=0, help="seed of everything random except the synthetic data")
-    add("--repeats", type=positive_int, default=1, help="number of seeds to train, counted up from SEED")
-    add("--device", default="auto", help="auto (cuda, else mps, else cpu), cpu, cuda, cuda:1, mps")
+    parser = Parser(f"{script}.py", description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.allow_abbrev, parser.names, flag = False, data, parser.flag
+    parser.group = parser.add_argument_group("data and folders", "default folders are in the repository")
+    flag("--data", str, data[0], f"{', '.join(data)}, or NAME for your own images in DATA_DIR/NAME.npz")
+    flag("--data-dir", Path, None, "folder of the data sets, downloaded when absent (default: data)")
+    flag("--out", Path, None, f"folder for figures, metrics and checkpoints (default: results/{script}[_DATA])")
+    add = parser.group.add_argument
     add("--quick", action="store_true", help=f"short pass into results/quick/{script}: --data synthetic {changes}")
-    add = parser.add_mutually_exclusive_group().add_argument
-    add(
-        "--restart",
-        action="store_true",
-        help="discard the named checkpoints in OUT, train anew; --quick does in its own",
-    )
+    add = parser.group.add_mutually_exclusive_group().add_argument
+    add("--restart", action="store_true", help="discard the named checkpoints in OUT first, as --quick does in its own")
     add("--figures-only", action="store_true", help="draw the curves and the page again from OUT/metrics.json alone")
     add("--download", action="store_true", help="fetch the data set, if it is absent, and end")
+    parser.group = parser.add_argument_group("recipe")
+    flag("--device", str, "auto", "auto (cuda, else mps, else cpu), cpu, cuda, cuda:1, mps")
+    flag("--seed", natural, 0, "seed of everything random except the synthetic data")
+    flag("--repeats", positive_int, 1, "number of seeds to train, counted up from SEED")
     return parser
 
 
 def parse_args(parser: Parser, argv: list[str] | None, quick: dict) -> argparse.Namespace:
     """Parse `argv`; --quick changes the defaults to `quick`, so that explicit flags still win.
 
-    InputError for nonsense and for a device that is not there.
+    InputError for nonsense, for data that have no such name, and for a device that is not there.
     """
     script, default_data = Path(parser.prog).stem, parser.get_default("data")
     args = parser.parse_args(argv)
     if args.quick:
-        parser.set_defaults(data="synthetic", out=Path("results", "quick", script), **quick)
+        parser.set_defaults(data="synthetic", out=ROOT / "results" / "quick" / script, **quick)
         args = parser.parse_args(argv)
         args.restart |= args.out == parser.get_default("out")  # elsewhere a long training may lie
+    nothing = argparse.Namespace(**dict.fromkeys(vars(args)))
+    args.given = {name for name, value in vars(parser.parse_args(argv, nothing)).items() if value is not None}
+    args.data_dir = args.data_dir or ROOT / "data"
+    own = args.data_dir / f"{args.data}.npz"
+    if args.data not in parser.names and not args.figures_only and not own.exists():
+        raise InputError(f"--data {args.data}: give {', '.join(parser.names)}, or make {own} (see data/README.md)")
     if args.out is None:  # other data must not stand where the assignment's is expected
-        args.out = Path("results", script if args.data == default_data else f"{script}_{args.data}")
+        args.out = ROOT / "results" / (script if args.data == default_data else f"{script}_{args.data}")
     args.device = choose_device(args.device)
     args.command = command(parser.prog, sys.argv[1:] if argv is None else argv)
-    args.code = hashlib.sha256(Path(__file__).with_name(parser.prog).read_bytes()).hexdigest()[:12]
+    args.code = hashlib.sha256((ROOT / parser.prog).read_bytes()).hexdigest()[:12]
     return args
 
 
@@ -142,8 +149,9 @@ def run(main: Callable[[], None]) -> NoReturn:
         if isinstance(error, RuntimeError) and not lack:
             raise
         status, message = 2, f"{script}: {'not enough memory; what was saved is kept' if lack else error}\n"
-    except KeyboardInterrupt:
-        status, message = 130, f"\ninterrupted; run again: {command(script, sys.argv[1:])}\n"
+    except KeyboardInterrupt as error:
+        begin = f"{error}; " if error.args else ""
+        status, message = 130, f"\ninterrupted; {begin}run again: {command(script, sys.argv[1:])}\n"
     try:
         sys.stderr.write(message)
         sys.stdout.flush()
@@ -158,10 +166,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device called `name`; 'auto' is cuda, else mps, else cpu, and cpu where the first cannot compute.
-
-    InputError if the one that is named is not there or cannot compute.
-    """
+    """Return the device called `name`, or for 'auto' cuda, mps or cpu; InputError if it cannot compute."""
     best = "cuda" if torch.cuda.device_count() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(best if name == "auto" else name)
@@ -179,10 +184,9 @@ def describe(device: torch.device) -> str:
     """Return the device in words, with the model of the processor, for the log and the metrics."""
     if device.type == "cuda":
         return f"cuda ({torch.cuda.get_device_name(device)})"
-    model, cpuinfo = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
-        model = next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), model)
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search("model name\t: (.*)", cpuinfo.read_text(encoding="utf-8")) if cpuinfo.exists() else None
+    model = found[1] if found else platform.processor() or platform.machine()
     threads = torch.get_num_threads()
     return f"{device.type} ({model}, {threads} thread{'s' if threads > 1 else ''})"
 
@@ -193,11 +197,10 @@ def memory_format(device: torch.device) -> torch.memory_format:
 
 
 class SmallMapConv2d(nn.Conv2d):
-    """A 3x3 convolution with padding 1 that takes maps of 1x1 and 2x2 as one matrix product on the CPU.
+    """nn.Conv2d of 3x3, padding 1, one group, no bias that takes maps of 1x1 and 2x2 as one matrix product on the CPU.
 
     There every output sees the whole map, through the part of the kernel that begins at 1 - stride * its position, so
-    that nothing is multiplied by the padding's zeros. Parameters and outputs are those of nn.Conv2d with one group and
-    no bias.
+    that nothing is multiplied by the padding's zeros.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -316,19 +319,27 @@ AMAT_MD5 = {
 }
 
 
+def sweep(left: Iterable[Path]) -> None:
+    """Remove what killed runs left, where it is older than a day."""
+    for path in left:
+        with suppress(OSError):  # somebody else's, or gone
+            if time.time() - path.stat().st_mtime > 24 * 60 * 60:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def load_data(name: str, data_dir: Path) -> dict:
-    """Load a data set into memory.
+    """Load a data set into memory; InputError for missing or damaged files.
 
     Returns the text `source` and uint8 arrays: `train_images`, `test_images` and perhaps `valid_images`, N x H x W or
-    N x H x W x 3, and `train_labels`, `test_labels` (not for the .amat files). Raises InputError for missing or damaged
-    files.
+    N x H x W x 3, and `train_labels`, `test_labels` (not for the .amat files).
     """
-    path = Path(data_dir, f"{name}.npz")
+    sweep([*data_dir.glob(".download-*"), *data_dir.glob("binarized_mnist/.download-*")])
+    path = data_dir / f"{name}.npz"
     if path.exists():
         return load_npz(path)
     if name == "synthetic":
         return synthetic_data(60_000, 10_000)
-    return load_amat(Path(data_dir)) if name == "binarized_mnist" else load_torchvision(name, Path(data_dir))
+    return load_amat(data_dir) if name == "binarized_mnist" else load_torchvision(name, data_dir)
 
 
 def load_rgb(args: argparse.Namespace) -> dict:
@@ -381,20 +392,14 @@ def check_arrays(data: dict, path: Path) -> None:
 
 def load_amat(data_dir: Path) -> dict:
     """Load Larochelle's binarized MNIST, downloaded when absent."""
-    folder = data_dir / "binarized_mnist"
-    paths = {split: folder / f"binarized_mnist_{split}.amat" for split in AMAT_MD5}
-    missing = [split for split, path in paths.items() if not path.exists()]
-
-    def fetch(part: str) -> None:
-        for split in missing:
-            download_url(AMAT_URL + paths[split].name, part, md5=AMAT_MD5[split])
-
-    if missing:
-        _download(fetch, "binarized MNIST", folder, "--data mnist binarises MNIST in its place")
-    data = {}
-    for split, path in paths.items():
+    folder, data = data_dir / "binarized_mnist", {}
+    for split, md5 in AMAT_MD5.items():
+        path = folder / f"binarized_mnist_{split}.amat"
+        if not path.exists():
+            with downloading("binarized MNIST", folder, "--data mnist binarises MNIST in its place") as part:
+                download_url(AMAT_URL + path.name, part, md5=md5)
         raw = path.read_bytes()
-        if hashlib.md5(raw, usedforsecurity=False).hexdigest() != AMAT_MD5[split]:
+        if hashlib.md5(raw, usedforsecurity=False).hexdigest() != md5:
             raise InputError(f"{path} has the wrong MD5; delete it to download it again")
         # Each pixel is a digit and a separator, so the digits are every other byte.
         data[f"{split}_images"] = (np.frombuffer(raw, np.uint8)[::2] - ord("0")).reshape(-1, 28, 28)
@@ -403,44 +408,52 @@ def load_amat(data_dir: Path) -> dict:
 
 def load_torchvision(name: str, data_dir: Path) -> dict:
     """Load mnist, svhn or cifar10 with torchvision's class; downloaded, with its checksums, when absent."""
-    file = {"mnist": "MNIST", "svhn": "train_32x32.mat", "cifar10": "cifar-10-batches-py"}[name]
 
     def open_split(split: str, folder: Path | str, download: bool) -> VisionDataset:
         if name == "svhn":
             return SVHN(folder, split=split, download=download)
         return (MNIST if name == "mnist" else CIFAR10)(folder, train=split == "train", download=download)
 
-    def fetch(part: str) -> None:
-        for split in ("train", "test"):
-            open_split(split, part, download=True)
-
-    if not (data_dir / file).exists():
-        _download(fetch, name, data_dir, "--data synthetic needs none")
     data = {}
-    text = f"is damaged or incomplete; complete it, or delete {file} to download it again"
-    with reading(f"{name} in {data_dir} {text}"):
-        for split in ("train", "test"):
+    for split in ("train", "test"):
+        last = {"mnist": "MNIST/raw/train-labels-idx1-ubyte", "svhn": f"{split}_32x32.mat"}  # in alphabetical order
+        path = data_dir / last.get(name, "cifar-10-batches-py/test_batch")
+        if not path.exists():
+            with downloading(name, data_dir, "--data synthetic needs none") as part:
+                open_split(split, part, download=True)
+        text = f"is damaged or incomplete; complete it, or delete {path.relative_to(data_dir).parts[0]}"
+        with reading(f"{name} in {data_dir} {text} to download it again"):
             dataset = open_split(split, data_dir, download=False)
             if name == "svhn":
                 images, labels = dataset.data.transpose(0, 2, 3, 1), dataset.labels
             else:
                 images, labels = np.asarray(dataset.data), dataset.targets
             data[f"{split}_images"], data[f"{split}_labels"] = images, np.asarray(labels, np.uint8)
-    check_arrays(data, data_dir / file)
+    check_arrays(data, path)
     return data | {"source": f"{type(dataset).__name__} (torchvision)"}
 
 
-def _download(fetch: Callable[[str], object], name: str, folder: Path, instead: str) -> None:
-    """Let `fetch` fill a temporary folder and move what it holds into `folder` once all of it is there."""
+@contextmanager
+def downloading(name: str, folder: Path, instead: str) -> Iterator[str]:
+    """Yield a temporary folder to download to, with archives that were fetched by hand; then move the rest to `folder`.
+
+    In alphabetical order, so that where the last file is there all are.
+    """
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(30)  # seconds, as torchvision waits for ever
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as part:
-            fetch(part)
-            for item in Path(part).iterdir():
-                if not (folder / item.name).exists():  # another job may have been faster
-                    item.replace(folder / item.name)
+            for archive in (*folder.glob("*.tar.gz"), *folder.glob("MNIST/raw/*.gz")):
+                copy = Path(part, archive.relative_to(folder))
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(archive, copy)
+            yield part
+            for path in sorted(path for path in Path(part).rglob("*") if path.is_file()):
+                target = folder / path.relative_to(part)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if not target.exists():  # another job may have been faster
+                    path.replace(target)
     except (RuntimeError, OSError, HTTPException) as error:
         with suppress(OSError):  # if it is empty
             folder.rmdir()

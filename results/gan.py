@@ -242,13 +242,6 @@ def context(metrics: dict) -> dict:
     }
 
 
-def draw_curves(metrics: dict, out: Path) -> None:
-    """Write the figures that need metrics.json alone: training, quality of the snapshots, interpolation."""
-    draw_training(metrics, out / "training.png")
-    draw_quality(metrics, out / "quality.png")
-    draw_paths(metrics, out / "interpolation_curves.png")
-
-
 def draw_training(metrics: dict, path: Path) -> None:
     """The critic's estimate and the penalty, a line for each seed."""
     figure, ((distance, penalty),) = utils.subplots(1, 2)
@@ -321,3 +314,10 @@ def draw_paths(metrics: dict, path: Path) -> None:
     axes.set(xlim=(1, 0), ylim=(0, None))  # from z0 to z1
     axes.set_xticks([1, 0.75, 0.5, 0.25, 0], ["z0: 1", "0.75", "0.5", "0.25", "z1: 0"])
     utils.save_figure(figure, path)
+
+
+FIGURES = {  # that need metrics.json alone
+    "training.png": draw_training,
+    "quality.png": draw_quality,
+    "interpolation_curves.png": draw_paths,
+}

@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 from statistics import fmean
 
-from matplotlib.figure import Figure
-
 from results import gan, simsiam, vae
 from results.pages import (
     FOLDER,
@@ -18,7 +16,7 @@ from results.pages import (
     show,
     verdicts,
 )
-from utils import save_figure, write
+from utils import Figure, default_style, save_figure, write
 
 REFERENCE = FOLDER / "reference"
 SCRIPTS = {"q1_vae": vae, "q2_gan": gan, "q3_simsiam": simsiam}
@@ -69,6 +67,7 @@ def draw_claim(axes, row: int, verdict: Verdict, shift: float = 0) -> None:
         )
 
 
+@default_style
 def draw_claims(metrics: dict[str, dict], path: Path) -> None:
     """A panel for each problem, a row for each claim; SimSiam's 0.60 on an axis of its own."""
     rows = {name: verdicts(SCRIPTS[name], metrics[name]) for name in SCRIPTS}

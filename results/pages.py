@@ -1,6 +1,8 @@
 """What the pages of the three problems share: verdicts, tables, templates."""
 
+import argparse
 import math
+import re
 from pathlib import Path
 from statistics import fmean, stdev
 from types import ModuleType
@@ -9,6 +11,7 @@ from typing import NamedTuple
 from scipy.stats import t
 
 import utils
+from results import runs
 
 FOLDER = Path(__file__).parent
 
@@ -122,6 +125,8 @@ def show(rule: str, values: list[float]) -> str:
 
     Of "above" the largest.
     """
+    if not values:
+        return "not measured"
     mean, error = fmean(values), error_of(rule, values)
     if rule not in ("<", ">", "close", "compatible"):
         return f"{max(values) if rule == 'above' else mean:#.3g}"
@@ -170,7 +175,7 @@ def verdicts(problem: ModuleType, metrics: dict) -> list[Verdict]:
     rows, quantities, objection = [], problem.quantities(metrics), problem.objection(metrics)
     for claim in problem.CLAIMS:
         columns = [quantities.get(key, []) for key in claim.keys]
-        if not all(columns):
+        if not all(columns[:1] if claim.rule == "compatible" else columns):  # what stands beside it may be missing
             rows.append(Verdict(claim, [], "not measured", 0, "undecided" if claim.rule else "-"))
             continue
         here = claim.here.format(*(show(claim.rule, values) for values in columns))
@@ -238,11 +243,31 @@ def report(problem: ModuleType, metrics: dict) -> str:
     return render(problem.TEMPLATE, context | problem.context(metrics))
 
 
+def redraw(args: argparse.Namespace, script: str, problem: ModuleType) -> None:
+    """Draw curves and page again from OUT/metrics.json; InputError if it was made with other flags, or lacks a part."""
+    path, metrics = args.out / "metrics.json", runs.read_metrics(args.out, script)
+    for name in args.given & metrics["config"].keys():
+        made = metrics["config"][name]
+        if name != "quick" and made != getattr(args, name):
+            flag = name.replace("_", "-")
+            raise utils.InputError(f"{path} was made with --{flag} {made}; leave out --{flag}, or --figures-only")
+    try:
+        publish(metrics, args.out, problem)
+        print(f"drawn again: {', '.join(problem.FIGURES)} and report.md")
+    except (LookupError, TypeError) as error:
+        reason = f"{path} was made by an earlier version, without what is drawn now ({error})"
+        raise utils.InputError(f"{reason}; the same command without --figures-only makes it anew") from error
+
+
+@utils.default_style
 def publish(metrics: dict, out: Path, problem: ModuleType) -> None:
     """Draw the figures that need the metrics alone, write report.md and end with the closing table."""
-    problem.draw_curves(metrics, out)
-    utils.write(out / "report.md", report(problem, metrics))
+    for name, draw in problem.FIGURES.items():
+        draw(metrics, out / name)
+    page = report(problem, metrics)
+    utils.write(out / "report.md", page)
     print(closing_table(problem, metrics))
     if objection := problem.objection(metrics):
         print(objection)
-    print(f"figures, metrics.json and report.md are in {out}")
+    figures = [name for name in re.findall(r"\((\w+\.png)\)", page) if (out / name).exists()]
+    print(f"{', '.join(figures)}, metrics.json and report.md are in {out}")

@@ -1,8 +1,11 @@
 """What judges problem 2's images: a classifier that reads digits, what it measures, and whether it can be believed."""
 
 import argparse
+import hashlib
+import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -153,6 +156,29 @@ def settings(data: dict, last: bool, args: argparse.Namespace) -> dict:
     keys = ["samples", "perturb_dims", "certainty", "held_out", "neighbours", "coverage_samples"]
     keys += ["starts", "controls", "pairs", "epsilons", "alphas"]
     return {key: getattr(args, key) for key in keys} | {"source": data["source"], "last": last}
+
+
+def fingerprint(networks: list[nn.Module], files: list[Path], settings: dict) -> str:
+    """Return a hash of the states of networks, the contents of files, and settings."""
+    digest = hashlib.sha256(json.dumps(settings).encode())
+    for network in networks:
+        for tensor in network.state_dict().values():
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def measured_once(path: Path, name: str, key: str, measure: Callable[[], dict]) -> dict:
+    """Return measure(), or what the JSON file `path` keeps of it under `name`, if it was kept with the same `key`."""
+    kept = {}
+    with suppress(OSError, ValueError, TypeError, KeyError):  # there is none, or not of this form
+        kept = dict(json.loads(path.read_text(encoding="utf-8")))
+        if kept[name]["key"] == key:
+            return kept[name]["numbers"]
+    kept[name] = {"key": key, "numbers": measure()}
+    utils.write(path, json.dumps(kept, indent=1, allow_nan=False))
+    return kept[name]["numbers"]
 
 
 def choose_real(classifier: Classifier, data: dict, args: argparse.Namespace) -> RealImages:

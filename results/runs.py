@@ -1,7 +1,6 @@
 """What a run leaves in its folder and finds there again: checkpoints, provenance, metrics.json."""
 
 import argparse
-import hashlib
 import io
 import json
 import platform
@@ -9,7 +8,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import matplotlib
@@ -18,7 +17,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from utils import InputError, Parser, check_finite, check_zip, describe, parse_args, reading, write
+from utils import ROOT, InputError, Parser, check_finite, check_zip, describe, parse_args, reading, sweep, write
 
 ANEW = "add --restart to train anew, or give another --out to keep it"
 
@@ -34,6 +33,7 @@ def open_out(args: argparse.Namespace, script: str, patterns: list[str], earlier
     except OSError as error:
         raise InputError(f"cannot write to --out {args.out}: {error.strerror}") from error
     check_owner(args.out, script)
+    sweep(args.out.glob("*.part"))
     old = [path for pattern in earlier for path in args.out.glob(pattern) if "_seed" not in path.name]
     if args.restart:
         for path in (*old, *(path for pattern in patterns for path in args.out.glob(pattern))):
@@ -48,10 +48,7 @@ def seed_path(args: argparse.Namespace, name: str, seed: int | str) -> Path:
 
 
 def describe_layers(modules: dict) -> dict[str, str]:
-    """Return class and parameter shapes of each module of the networks among `modules`, by its name.
-
-    Not its printed form, which differs between versions of torch.
-    """
+    """Return class and parameter shapes of each module of the networks among `modules`, by its name."""
     layers = {}
     for key, network in modules.items():
         if isinstance(network, nn.Module):
@@ -86,17 +83,21 @@ def write_object(path: Path, content: dict) -> None:
     write(path, buffer.getbuffer())
 
 
-def load_checkpoint(path: Path, config: dict, modules: dict) -> dict:
-    """Restore `modules` and the RNGs from what `save_checkpoint` wrote and return its history.
-
-    InputError if it cannot be read, is of another `config`, or of networks with other layers.
-    """
-    with reading(f"{path} cannot be read as a checkpoint; {ANEW}"):
+def read_checkpoint(path: Path) -> dict:
+    """Return what `save_checkpoint` wrote; InputError if it cannot be read."""
+    with reading(f"{path} cannot be read as a checkpoint of this version; {ANEW}"):
         check_zip(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        saved, history, rng = checkpoint["config"], checkpoint["history"], checkpoint.get("rng")  # a model has no rng
-    if "layers" not in checkpoint:
-        raise InputError(f"{path} was made by an earlier version, which did not note its network; {ANEW}")
+        return {key: checkpoint[key] for key in ("config", "history", "states", "layers")} | checkpoint
+
+
+def load_checkpoint(path: Path, config: dict, modules: dict, curves: Iterable[str] = ()) -> dict:
+    """Restore `modules` and the RNGs from what `save_checkpoint` wrote and return its history.
+
+    InputError if it cannot be read, is of another `config` or of networks with other layers, or lacks one of `curves`.
+    """
+    checkpoint = read_checkpoint(path)
+    saved, history, rng = checkpoint["config"], checkpoint["history"], checkpoint.get("rng")  # a model has no rng
     for key, value in config.items():
         if saved.get(key) != value:
             flag = "data" if key == "source" else f"--{key.replace('_', '-')}"
@@ -107,9 +108,10 @@ def load_checkpoint(path: Path, config: dict, modules: dict) -> dict:
         if here.get(name) != there.get(name):
             layers = f"its {name} is {there.get(name, 'absent')}, here it is {here.get(name, 'absent')}"
             raise InputError(f"{path} holds another network: {layers}; {ANEW}")
-    with reading(f"{path} does not hold what it is needed for; {ANEW}"):
+    with reading(f"{path} does not hold what this version needs; {ANEW}"):
         for name, module in modules.items():
             module.load_state_dict(checkpoint["states"][name])
+        history = {curve: history[curve] for curve in curves} | history  # else a KeyError
     if rng:
         torch.set_rng_state(rng["cpu"])
         if torch.cuda.is_initialized() and "cuda" in rng:
@@ -139,18 +141,27 @@ def resume(
     `load_checkpoint`, and past --<unit>s.
     """
     if path.exists():
-        history = load_checkpoint(path, config, modules)
+        history = load_checkpoint(path, config, modules, history)
     done, total = progress(history), getattr(args, f"{unit}s")
     if done > total:
         raise InputError(f"{path} is at {unit} {done} already; give --{unit}s {done} or more, {ANEW}")
-    change = note_change(history, args)
+    state = f"going on after {unit} {done} of {total}" if done else f"training begins, {total} {unit}s"
+    state = f"finished, {total} {unit}s" if done == total else state
+    print(f"{path.name}: {state}{note_change(history, args)}")
     if done < total:
         history["provenance"] = add_run(history.get("provenance", {}), args)
-        state = f"going on after {unit} {done} of {total}" if done else f"training begins, {total} {unit}s"
-    else:
-        state = f"finished, {total} {unit}s"
-    print(f"{path.name}: {state}{change}")
     return history, done
+
+
+@contextmanager
+def interruptible(path: Path) -> Iterator[None]:
+    """Add to Ctrl-C where the next run of the training with this checkpoint begins."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        history = read_checkpoint(path)["history"] if path.exists() else {"seconds": []}
+        unit = "iteration" if "iteration" in history else "epoch"
+        raise KeyboardInterrupt(f"{path.name} goes on after {unit} {progress(history)}") from error
 
 
 def join(
@@ -228,14 +239,13 @@ def take_recipe(parser: Parser, argv: list[str] | None, args: argparse.Namespace
 
     InputError for flags that would train, and where there is no such run.
     """
-    for flag in ("quick", "restart", "repeats", "figures_only"):
-        if getattr(args, flag) != parser.get_default(flag):
-            raise InputError(f"--models measures what is there, without training; leave out --{flag.replace('_', '-')}")
+    for flag in args.given & {"quick", "restart", "repeats", "figures_only"}:
+        raise InputError(f"--models measures what is there, without training; leave out --{flag.replace('_', '-')}")
     if not list(args.models.glob("model_*_seed*.pt")):
         raise InputError(f"--models {args.models} holds no models")
     recipe = read_metrics(args.models, script)["config"]
     recipe = {key: recipe[key] for key in vars(args).keys() & recipe.keys() - {"quick", "repeats"}}
-    parser.set_defaults(**recipe, out=Path("results", f"{script}_models"))
+    parser.set_defaults(**recipe, out=ROOT / "results" / f"{script}_models")
     args = parse_args(parser, argv, {})
     if args.out.resolve() == args.models.resolve():
         raise InputError(f"--out {args.out} is the folder of the models; give another")
@@ -251,36 +261,12 @@ def model_history(args: argparse.Namespace, script: str, key: str) -> dict:
     return metrics["history"][key] | {"provenance": provenance}
 
 
-def fingerprint(networks: list[nn.Module], files: list[Path], settings: dict) -> str:
-    """Return a hash of the states of networks, the contents of files, and settings."""
-    digest = hashlib.sha256(json.dumps(settings).encode())
-    for network in networks:
-        for tensor in network.state_dict().values():
-            digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
-def measured_once(path: Path, name: str, key: str, measure: Callable[[], dict]) -> dict:
-    """Return measure(), or what the JSON file `path` keeps of it under `name`, if it was kept with the same `key`."""
-    kept = {}
-    with suppress(OSError, ValueError, TypeError, KeyError):  # there is none, or not of this form
-        kept = dict(json.loads(path.read_text(encoding="utf-8")))
-        if kept[name]["key"] == key:
-            return kept[name]["numbers"]
-    kept[name] = {"key": key, "numbers": measure()}
-    write(path, json.dumps(kept, indent=1, allow_nan=False))
-    return kept[name]["numbers"]
-
-
 def add_run(provenance: dict[str, list[str]], args: argparse.Namespace) -> dict[str, list[str]]:
     """Return `provenance` with this run's command, commit, device, version of torch and the hash of its script.
 
     The commit ends in "+" if the code has changes; outside git there is none.
     """
-    folder = Path(__file__).resolve().parent.parent
-    git = ["git", f"--git-dir={folder / '.git'}", f"--work-tree={folder}", "describe", "--always", "--exclude=*"]
+    git = ["git", f"--git-dir={ROOT / '.git'}", f"--work-tree={ROOT}", "describe", "--always", "--exclude=*"]
     try:
         commit = subprocess.run([*git, "--dirty=+"], capture_output=True, text=True, check=False).stdout.split()
     except OSError:  # there is no git
@@ -302,7 +288,7 @@ def save_metrics(
     Raises ValueError for numbers that are not finite, which JSON does not have.
     """
     # where and how it ran; the device has an entry of its own
-    elsewhere = {"device", "data_dir", "out", "restart", "figures_only", "download", "command", "code", "models"}
+    elsewhere = "device data_dir out restart figures_only download models command code given".split()
     config = {key: value for key, value in vars(args).items() if key not in elsewhere}
     versions = {module.__name__: module.__version__ for module in (np, matplotlib, torch, torchvision)}
     versions["python"] = platform.python_version()

@@ -96,6 +96,7 @@ def tables(metrics: dict) -> dict[str, str]:
     for run, seeds in metrics["history"].items():
         for seed, history in seeds.items():
             name, last = f"{LABELS[run]}, seed {seed}", metrics["results"][run][seed]
+            name += f" (curves: k = {history['knn_k']})" if "knn_k" in history else ""
             accuracy, loss = history["knn_accuracy"], history["loss"]
             distance = [*map(without_rounding, history["median_distance"])]
             trained = [*zip(accuracy, distance, strict=True)][1:]
@@ -118,6 +119,7 @@ def tables(metrics: dict) -> dict[str, str]:
 def context(metrics: dict) -> dict:
     """Return what the template names."""
     baseline = quantities(metrics).get("accuracy_baseline", [])
+    ks = {history["knn_k"] for seeds in metrics["history"].values() for history in seeds.values() if "knn_k" in history}
     low, high, widest = CLAIMS[0].limit
     results = metrics["results"]
     return tables(metrics) | {
@@ -129,16 +131,11 @@ def context(metrics: dict) -> dict:
         "interval": pages.mean_error(baseline),
         "error": f"{0.5 / math.sqrt(results['test_images']):.4f}",
         "rise": f"{RISE:g}",
+        "curves": f" The curves and the untrained network are of k = {', '.join(map(str, sorted(ks)))}." if ks else "",
         "low": low,
         "high": high,
         "widest": widest,
     }
-
-
-def draw_curves(metrics: dict, out: Path) -> None:
-    """Write every figure, from metrics.json alone."""
-    draw_runs(metrics, out / "runs.png")
-    draw_monitors(metrics, out / "monitors.png")
 
 
 def plot_seeds(axes, seeds: dict, key: str, color: str, label: str | None = None) -> None:
@@ -164,7 +161,12 @@ def draw_runs(metrics: dict, path: Path) -> None:
         accuracy.axhline(0.1, color="black", linestyle=(0, (2, 6)), label="chance", zorder=3)
         if run == "baseline" and not objection(metrics):
             accuracy.axhline(0.6, color="C3", linestyle=":", label="original: 0.60")
-        accuracy.set(title=LABELS[run], ylabel="kNN accuracy", ylim=(0, max(0.65, 1.05 * highest_accuracy)))
+        ks = sorted({history.get("knn_k", metrics["config"]["knn_k"]) for history in seeds.values()})
+        accuracy.set(
+            title=LABELS[run],
+            ylabel=f"kNN accuracy, k = {', '.join(map(str, ks))}",
+            ylim=(0, max(0.65, 1.05 * highest_accuracy)),
+        )
         plot_seeds(loss, seeds, "loss", "C4")
         loss.axhline(-1, color="black", linestyle=(0, (2, 6)))
         loss.set(title=f"{LABELS[run]}: loss", ylabel="loss (least: -1)", ylim=(-1.02, highest_loss + 0.02))
@@ -197,3 +199,6 @@ def draw_monitors(metrics: dict, path: Path) -> None:
     if metrics["config"]["quick"]:
         figure.suptitle("A short run: nothing on collapse, which takes tens of epochs")
     utils.save_figure(figure, path)
+
+
+FIGURES = {"runs.png": draw_runs, "monitors.png": draw_monitors}  # all of them; metrics.json is enough

@@ -53,22 +53,33 @@ objection = partial(pages.objection, sources=SOURCES, recipe=RECIPE)  # why noth
 
 
 def by_seed(metrics: dict, key: str) -> list[float]:
-    """Return one number for every seed."""
-    return [numbers[key] for numbers in metrics["results"]["seeds"].values()]
+    """Return one number for every seed that has it."""
+    return [numbers[key] for numbers in metrics["results"]["seeds"].values() if key in numbers]
+
+
+def trained(metrics: dict) -> dict[str, str]:
+    """Return the estimators with a training, with their names."""
+    return {name: label for name, label in LABELS.items() if by_seed(metrics, f"elbo_{name}")}
+
+
+def elbo_curves(metrics: dict, name: str) -> dict[str, list[float]]:
+    """Return the validation ELBO after each epoch, of every seed trained with an estimator."""
+    history, keys = metrics["history"], {seed: f"{name}_seed{seed}" for seed in metrics["results"]["seeds"]}
+    return {seed: history[key]["elbo"] for seed, key in keys.items() if key in history}
 
 
 def quantities(metrics: dict) -> dict[str, list[float]]:
     """Return what the claims name: a number for every training."""
     keys = [f"{key}_{name}" for key in ("elbo", "log_likelihood") for name in LABELS]
     numbers = {key: by_seed(metrics, key) for key in keys}
-    pairs = zip(numbers["elbo_analytic"], numbers["elbo_mc"], strict=True)
-    return numbers | {"elbo_gap": [analytic - mc for analytic, mc in pairs]}
+    seeds = [seed for seed in metrics["results"]["seeds"].values() if {"elbo_analytic", "elbo_mc"} <= seed.keys()]
+    return numbers | {"elbo_gap": [seed["elbo_analytic"] - seed["elbo_mc"] for seed in seeds]}
 
 
 def summary(metrics: dict) -> list[list]:
     """Return the numbers of a run that decides nothing."""
     rows = []
-    for name, label in LABELS.items():
+    for name, label in trained(metrics).items():
         rows.append([f"validation ELBO in nats, {label}", mean_std(by_seed(metrics, f"elbo_{name}"))])
         rows.append([f"test log p(x) in nats, {label}", mean_std(by_seed(metrics, f"log_likelihood_{name}"))])
     return rows
@@ -76,7 +87,9 @@ def summary(metrics: dict) -> list[list]:
 
 def mean_std(values: list[float]) -> str:
     """Return the mean over seeds and their standard deviation."""
-    return f"{fmean(values):.2f} (SD {stdev(values):.2f})" if len(values) > 1 else f"{values[0]:.2f}"
+    if len(values) > 1:
+        return f"{fmean(values):.2f} (SD {stdev(values):.2f})"
+    return f"{values[0]:.2f}" if values else "not measured"
 
 
 def context(metrics: dict) -> dict:
@@ -84,7 +97,7 @@ def context(metrics: dict) -> dict:
     results, config, curves = metrics["results"], metrics["config"], metrics["results"]["curves"]
     keys = [f"{key}_{name}" for key in ("elbo", "log_likelihood") for name in LABELS]
     seeds = [["seed", *(f"{key}, {label}" for key in ("ELBO", "log p(x)") for label in LABELS.values())]]
-    seeds += [[seed, *(numbers[key] for key in keys)] for seed, numbers in results["seeds"].items()]
+    seeds += [[seed, *(numbers.get(key, "-") for key in keys)] for seed, numbers in results["seeds"].items()]
     curve = [["model", "ELBO", *(f"K = {k}" for k in curves["samples"])]]
     last, tenth = config["epochs"], max(1, config["epochs"] // 10)
     gaps = [["model", "ELBO, training images", "ELBO, test images", "gap", "log p(x) above the ELBO"]]
@@ -92,13 +105,13 @@ def context(metrics: dict) -> dict:
         f"validation ELBO, epochs {max(1, last - 2 * tenth + 1)} to {max(1, last - tenth)}",
         f"{last - tenth + 1} to {last}",
     ]
-    for name, label in LABELS.items():
+    for name, label in trained(metrics).items():
         estimates = [fmean(column) for column in zip(*curves["estimates"][name], strict=True)]
         curve.append([label, fmean(curves["elbo"][name]), *estimates])
         train, test, log_p = (
             fmean(by_seed(metrics, f"{key}_{name}")) for key in ("train_elbo", "test_elbo", "log_likelihood")
         )
-        validation = [metrics["history"][f"{name}_seed{seed}"]["elbo"] for seed in results["seeds"]]
+        validation = elbo_curves(metrics, name).values()
         late = fmean(value for values in validation for value in values[-tenth:])
         before = fmean(value for values in validation for value in values[-2 * tenth :][:tenth])
         gaps.append([label, train, test, train - test, log_p - test, before, late])
@@ -117,35 +130,30 @@ def context(metrics: dict) -> dict:
     }
 
 
-def draw_curves(metrics: dict, out: Path) -> None:
-    """Write the figures that need metrics.json alone: validation ELBO against epochs, log p(x) against samples."""
-    draw_elbo(metrics, out / "elbo.png")
-    draw_log_likelihood(metrics, out / "log_likelihood.png")
+def seeds_in_words(metrics: dict) -> str:
+    return f"{num} seeds" if (num := len(metrics["results"]["seeds"])) > 1 else "one seed"
 
 
 def plot_seeds(axes, x: list, curves: list[list[float]], color: str, label: str | None = None) -> None:
     """A thin line for each seed."""
-    for curve in curves:
-        (line,) = axes.plot(x, curve, color=color, linewidth=0.8, marker="." if len(x) < 3 else None)
-    line.set_label(label)
+    for number, curve in enumerate(curves):
+        marker = "." if len(x) < 3 else None
+        axes.plot(x, curve, color=color, linewidth=0.8, marker=marker, label=None if number else label)
 
 
 def draw_elbo(metrics: dict, path: Path) -> None:
     """The validation ELBO against epochs with both estimators, and their difference."""
-    results, history = metrics["results"], metrics["history"]
     figure, ((elbo, difference),) = utils.subplots(1, 2)
-    curves = {name: [history[f"{name}_seed{seed}"]["elbo"] for seed in results["seeds"]] for name in LABELS}
-    epochs = list(range(1, len(curves["mc"][0]) + 1))
-    for color, (name, label) in zip(("C0", "C1"), LABELS.items(), strict=True):
-        plot_seeds(elbo, epochs, curves[name], color, label)
+    analytic, mc = (elbo_curves(metrics, name) for name in LABELS)
+    epochs = range(1, metrics["config"]["epochs"] + 1)
+    plot_seeds(elbo, epochs, analytic.values(), "C0", LABELS["analytic"])
+    plot_seeds(elbo, epochs, mc.values(), "C1", LABELS["mc"])
     if not objection(metrics):
         label = f"original: {ORIGINAL['elbo_analytic']:.2f} analytic, {ORIGINAL['elbo_mc']:.2f} Monte Carlo KL"
         elbo.axhline(ORIGINAL["elbo_analytic"], color="black", linestyle=":", label=label)
-    plot_seeds(difference, epochs, np.subtract(curves["analytic"], curves["mc"]), "C2")
+    plot_seeds(difference, epochs, [np.subtract(analytic[seed], mc[seed]) for seed in analytic if seed in mc], "C2")
     difference.axhline(0, color="grey", linewidth=0.8)
-    num = len(results["seeds"])
-    over = f"{num} seeds" if num > 1 else "one seed"
-    elbo.set(title=f"Validation ELBO, {over}", xlabel="epoch", ylabel="nats per image")
+    elbo.set(title=f"Validation ELBO, {seeds_in_words(metrics)}", xlabel="epoch", ylabel="nats per image")
     difference.set(title="Analytic minus Monte Carlo KL", xlabel="epoch", ylabel="nats per image")
     for axes in (elbo, difference):
         axes.margins(x=0)
@@ -158,16 +166,19 @@ def draw_log_likelihood(metrics: dict, path: Path) -> None:
     results, curves = metrics["results"], metrics["results"]["curves"]
     num, samples = math.ceil(results["test_images"] / 10), metrics["config"]["importance_samples"]
     figure, ((axes,),) = utils.subplots(1, 1)
-    for color, (name, label) in zip(("C0", "C1"), LABELS.items(), strict=True):
+    for name, label in trained(metrics).items():
+        color = {"analytic": "C0", "mc": "C1"}[name]
         plot_seeds(axes, curves["samples"], curves["estimates"][name], color, label)
         axes.axhline(np.mean(curves["elbo"][name]), color=color, linestyle="--", linewidth=0.8, label=f"ELBO, {label}")
         every = np.mean(by_seed(metrics, f"log_likelihood_{name}"))
         axes.plot(samples, every, color=color, marker="D", linestyle="", label=f"{label}, all test images")
     if not objection(metrics):
         axes.axhline(ORIGINAL["log_likelihood"], color="black", linestyle=":", label="original, all test images")
-    over = f"{len(results['seeds'])} seeds" if len(results["seeds"]) > 1 else "one seed"
-    axes.set(title=f"log p(x) of {num:,} of {results['test_images']:,} test images, {over}")
+    axes.set(title=f"log p(x) of {num:,} of {results['test_images']:,} test images, {seeds_in_words(metrics)}")
     axes.set(xlabel="importance samples K (logarithmic)", ylabel="estimate of log p(x) (nats)", xscale="log")
     axes.set_xticks(curves["samples"], curves["samples"])
     axes.minorticks_off()
     utils.save_figure(figure, path)
+
+
+FIGURES = {"elbo.png": draw_elbo, "log_likelihood.png": draw_log_likelihood}  # that need metrics.json alone

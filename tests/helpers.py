@@ -79,6 +79,11 @@ def read_metrics(out):
     return {key: value for key, value in metrics.items() if key not in ("command", "commit")}
 
 
+def draw_figures(problem, metrics, out):
+    for name, draw in problem.FIGURES.items():
+        draw(metrics, out / name)
+
+
 def without_seconds(pairs):
     return {key: value for key, value in pairs if key != "seconds"}
 

@@ -11,7 +11,7 @@ import q1_vae
 import utils
 from results import runs, vae
 from tests import oracles
-from tests.helpers import arrays, read_metrics
+from tests.helpers import arrays, draw_figures, read_metrics
 from tests.oracles import per_example
 
 SHAPES = [(5, 7), (1, 784), (6, 1), (3, 2, 4, 5), (4,)]
@@ -325,17 +325,20 @@ def test_evaluation_is_of_every_test_image_and_the_curve_of_every_tenth(monkeypa
     numbers = torch.arange(200, dtype=torch.uint8)[:, None].expand(-1, 784)
     args = q1_vae.get_args(["--device", "cpu", "--importance-samples", "20"])
     args.curve_samples = [2, 10, 50]
-    histories = {name: {3: {"elbo": [-2.0, -1.0]}} for name in vae.LABELS} | {"mc": {2: {}, 3: {"elbo": [-7.0]}}}
+    histories = {name: {3: {"elbo": [-2.0, -1.0]}} for name in vae.LABELS} | {
+        "mc": {2: {"elbo": [-8.0]}, 3: {"elbo": [-7.0]}}
+    }
     data = {"train": numbers[100:], "test": numbers[:40], "source": "numbers"}
     results = q1_vae.evaluate(histories, data, args)
-    assert list(results["seeds"]) == ["3"]  # that has both models
+    assert list(results["seeds"]) == ["2", "3"] and "elbo_analytic" not in results["seeds"]["2"]
+    numbers = results["seeds"]["3"]
     for name, elbo in (("analytic", -1), ("mc", -7)):
-        (estimates,) = results["curves"]["estimates"][name]
+        *_, estimates = results["curves"]["estimates"][name]
         assert estimates == pytest.approx([15 + more[name] - math.log(2)] * 3)  # of the images 0, 10, 20, 30
-        assert results["curves"]["elbo"][name] == [15 + more[name]] and results[f"elbo_{name}"] == elbo
-        assert results[f"log_likelihood_{name}"] == pytest.approx(19.5 + more[name] - math.log(2))
-        assert results[f"test_elbo_{name}"] == 19.5 + more[name]
-        assert results[f"train_elbo_{name}"] == 119.5 + more[name]
+        assert results["curves"]["elbo"][name][-1] == 15 + more[name] and numbers[f"elbo_{name}"] == elbo
+        assert numbers[f"log_likelihood_{name}"] == pytest.approx(19.5 + more[name] - math.log(2))
+        assert numbers[f"test_elbo_{name}"] == 19.5 + more[name]
+        assert numbers[f"train_elbo_{name}"] == 119.5 + more[name]
 
 
 def test_run_writes_metrics_figures_and_report(finished):
@@ -366,15 +369,29 @@ def test_estimate_rises_with_k(finished):
             assert estimates == sorted(estimates) and len(set(estimates)) == 6
 
 
-def test_seeds_differ_and_the_first_ones_numbers_stand_for_the_run(finished):
-    results = read_metrics(finished)["results"]
-    first, second = (numbers["elbo_mc"] for numbers in results["seeds"].values())
-    assert first != second and results["elbo_mc"] == first
+def test_seeds_differ(finished):
+    first, second = (numbers["elbo_mc"] for numbers in read_metrics(finished)["results"]["seeds"].values())
+    assert first != second
+
+
+def test_one_estimator_alone_has_its_numbers_and_figures(copied, drawn, capsys):
+    run = copied("q1_vae")
+    for path in run.out.glob("*_mc_seed*.pt"):
+        path.unlink()
+    expected = read_metrics(run.out)
+    run.module.main([*run.flags, "--estimators", "analytic"])
+    metrics, report = read_metrics(run.out), (run.out / "report.md").read_text()
+    for seed, numbers in metrics["results"]["seeds"].items():
+        assert numbers.items() <= expected["results"]["seeds"][seed].items() and len(numbers) == 4
+    assert not list(run.out.glob("*_mc_seed*.pt")) and "with the Monte Carlo KL not measured" in report
+    elbo, difference = drawn["elbo"].axes
+    assert len(elbo.lines) == 2 and len(difference.lines) == 1  # that of 0
+    assert "Monte Carlo" not in capsys.readouterr().out
 
 
 def test_elbo_is_drawn_for_each_seed_with_the_difference_of_the_estimators(finished, drawn, tmp_path):
     metrics = read_metrics(finished)
-    vae.draw_curves(metrics, tmp_path)
+    draw_figures(vae, metrics, tmp_path)
     elbo, difference = drawn["elbo"].axes  # none of the original's on other images
     curves = {name: [metrics["history"][f"{name}_seed{seed}"]["elbo"] for seed in "01"] for name in vae.LABELS}
     assert [list(line.get_ydata()) for line in elbo.lines] == curves["analytic"] + curves["mc"]
@@ -386,7 +403,7 @@ def test_elbo_is_drawn_for_each_seed_with_the_difference_of_the_estimators(finis
 def test_log_likelihood_is_drawn_against_k(finished, drawn, tmp_path):
     """For each seed, with the ELBO, and the mean of all test images at the K of the result."""
     metrics = read_metrics(finished)
-    vae.draw_curves(metrics, tmp_path)
+    draw_figures(vae, metrics, tmp_path)
     (axes,), curves = drawn["log_likelihood"].axes, metrics["results"]["curves"]
     first, second, elbo, every, *_ = axes.lines
     assert list(first.get_xdata()) == curves["samples"]

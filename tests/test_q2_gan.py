@@ -21,7 +21,7 @@ from data.synthetic import synthetic_digits
 from results import gan, reader, runs
 from results.pages import mean_error
 from tests import oracles
-from tests.helpers import digest, read_metrics
+from tests.helpers import digest, draw_figures, read_metrics
 
 SHAPES = [(6, 5), (6, 3, 4, 4)]
 
@@ -615,7 +615,7 @@ def curves(finished, drawn, tmp_path):
     metrics["results"]["seeds"]["1"] = copy.deepcopy(seed)
     metrics["results"]["seeds"]["1"]["snapshots"]["2"]["readable"] = 0.3
     metrics["history"]["1"] = {"iteration": [2, 4], "distance": [0.1, 0.2], "penalty": [0.3, 0.4]}
-    gan.draw_curves(metrics, tmp_path)
+    draw_figures(gan, metrics, tmp_path)
     return drawn, metrics
 
 

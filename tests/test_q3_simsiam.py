@@ -16,7 +16,7 @@ import utils
 from data.augmentation import MEAN, STD, augment
 from results import runs, simsiam
 from tests import oracles
-from tests.helpers import TinyEncoder, read_metrics
+from tests.helpers import TinyEncoder, draw_figures, read_metrics
 
 CURVES = ("loss", "batch_std", "knn_accuracy", "knn_accuracy_backbone")
 CURVES += ("output_std", "effective_rank", "median_distance", "silent")
@@ -412,7 +412,7 @@ def made_up():
 @pytest.mark.parametrize(("data", "original"), [(simsiam.SOURCES[0], [0.6]), ("digits", [])])
 def test_runs_are_drawn_with_a_line_for_each_seed_on_one_scale(data, original, drawn, tmp_path):
     """With lines at chance, at the accuracy on pixels and, for its data and the baseline, at the original's."""
-    simsiam.draw_curves(made_up() | {"data": data}, tmp_path)
+    draw_figures(simsiam, made_up() | {"data": data}, tmp_path)
     history, axes = made_up()["history"], drawn["runs"].axes
     for (accuracy, loss), (run, seeds) in zip((axes[:2], axes[2:]), history.items(), strict=True):
         num = len(seeds)
@@ -431,7 +431,7 @@ def test_runs_are_drawn_with_a_line_for_each_seed_on_one_scale(data, original, d
 
 
 def test_monitors_are_drawn_with_a_colour_for_each_run(drawn, tmp_path):
-    simsiam.draw_curves(made_up(), tmp_path)
+    draw_figures(simsiam, made_up(), tmp_path)
     history = made_up()["history"]
     keys = ("batch_std", "output_std", "effective_rank", "median_distance")
     for axes, key in zip(drawn["monitors"].axes, keys, strict=True):
@@ -486,3 +486,25 @@ def test_all_finished_and_fitting_checkpoints_are_joined_named_or_not(copied, fi
     assert metrics["history"]["baseline"]["1"]["loss"] != metrics["history"]["baseline"]["0"]["loss"]
     assert "seed7.pt is at epoch 1 of 2" in text
     assert re.search(r"left out: .*no_stop_gradient_seed0\.pt was made with --run baseline, not no_stop_gradient", text)
+
+
+def test_another_k_measures_finished_trainings_anew_at_their_end(copied, finished, drawn, monkeypatch, capsys):
+    """With an accuracy that is k plus the temperature."""
+    run = copied("q3_simsiam")
+    path = run.out / "checkpoint_no_predictor_seed0.pt"
+    unfinished = torch.load(path, weights_only=True)
+    unfinished["config"]["seed"] = 7
+    unfinished["history"]["seconds"].pop()
+    torch.save(unfinished, run.out / "checkpoint_no_predictor_seed7.pt")
+    before = path.read_bytes()
+    monkeypatch.setattr(q3_simsiam, "knn_accuracy", lambda *values: sum(values[4:]))
+    q3_simsiam.main([*run.flags, "--knn-k", "3", "--knn-temperature", "0.2"])
+    metrics, first = read_metrics(run.out), read_metrics(finished)
+    old, new = (numbers["results"]["no_predictor"]["0"] for numbers in (first, metrics))
+    changed = {key for key in old if old[key] != new[key]}
+    assert changed == {"knn_accuracy", "knn_accuracy_backbone", "knn_accuracy_float64"}
+    assert {new[key] for key in changed} == {3.2} and path.read_bytes() == before
+    assert metrics["history"]["no_predictor"]["0"] == first["history"]["no_predictor"]["0"] | {"knn_k": 5}
+    assert drawn["runs"].axes[0].get_ylabel() == "kNN accuracy, k = 5"
+    assert "seed7.pt was made with --knn-k 5, not 3" in capsys.readouterr().out
+    assert "The curves and the untrained network are of k = 5." in (run.out / "report.md").read_text()

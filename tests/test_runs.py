@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import OrderedDict
@@ -47,8 +48,8 @@ def test_folder_of_another_scripts_results_is_refused(tmp_path):
         open_out(tmp_path)
 
 
-OTHER_RECIPE = "--epochs 3, --batch-size 9, --lr 1, --dim 17, --pred-dim 9, --precision bfloat16, --knn-k 6, "
-OTHER_RECIPE += "--knn-temperature 0.2, --train-images 23, --test-images 9"
+OTHER_RECIPE = "--epochs 3, --batch-size 9, --lr 1, --dim 17, --pred-dim 9, --precision bfloat16, "
+OTHER_RECIPE += "--train-images 23, --test-images 9"
 
 
 @pytest.mark.parametrize(
@@ -108,13 +109,41 @@ def test_download_loads_and_ends(script, run_of, tmp_path, capsys):
         ("q3_simsiam", ["monitors.png", "runs.png"]),
     ],
 )
-def test_figures_only_draws_the_curves_from_the_metrics_alone(script, figures, run_of, tmp_path):
+def test_figures_only_draws_the_curves_from_the_metrics_alone(script, figures, run_of, tmp_path, capsys):
     """In problem 2 with another RECORD_EVERY than the run's: an axis is that of the run."""
     run = run_of(script)
     expected = {name: (run.out / name).read_bytes() for name in ("metrics.json", "report.md", *figures)}
     (tmp_path / "metrics.json").write_bytes(expected["metrics.json"])
     run.module.main([*run.flags, "--data-dir", "nowhere", "--out", str(tmp_path), "--figures-only"])
     assert digest(tmp_path) == expected
+    *_, ends, drawn = capsys.readouterr().out.splitlines()
+    assert ends.endswith(f", metrics.json and report.md are in {tmp_path}") and all(name in ends for name in figures)
+    assert sorted(re.findall(r"\w+\.png", drawn)) == figures
+
+
+@pytest.mark.parametrize(
+    ("script", "flag"),
+    [("q1_vae", "--importance-samples 7"), ("q2_gan", "--perturb-dims 4"), ("q3_simsiam", "--knn-k 3")],
+)
+def test_figures_only_refuses_what_the_metrics_were_not_made_with(script, flag, copied):
+    run = copied(script)
+    before = digest(run.out)
+    with pytest.raises(utils.InputError, match=rf"metrics\.json was made with {flag.split()[0]} .*; leave out"):
+        run.module.main([*run.flags, *flag.split(), "--figures-only"])
+    assert digest(run.out) == before
+
+
+@pytest.mark.parametrize(
+    ("script", "part"),
+    [("q1_vae", "curves"), ("q1_vae", "seeds"), ("q2_gan", "digits"), ("q3_simsiam", "knn_accuracy_pixels")],
+)
+def test_metrics_of_an_earlier_version_are_named_in_one_line(script, part, copied):
+    run = copied(script)
+    metrics = json.loads((run.out / "metrics.json").read_text())
+    del metrics["results"][part]
+    (run.out / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(utils.InputError, match=r"metrics\.json was made by an earlier version.*without --figures-only"):
+        run.module.main(["--out", str(run.out), "--figures-only"])
 
 
 def fill_disk(monkeypatch, name):
@@ -237,12 +266,26 @@ def test_checkpoint_of_another_network_is_refused_with_the_first_module_that_dif
         runs.load_checkpoint(path, {}, {"model": nn.Sequential(OrderedDict(layers | change))})
 
 
+def test_checkpoint_without_a_curve_is_named(saved):
+    path, model = saved
+    with pytest.raises(utils.InputError, match=r"does not hold what this version needs; add --restart"):
+        runs.load_checkpoint(path, CONFIG, {"model": model}, ["loss", "elbo"])
+
+
+def test_ctrl_c_says_where_the_next_run_begins(saved, tmp_path):
+    gan = tmp_path / "gan.pt"
+    runs.save_checkpoint(gan, {}, {"model": saved[1]}, {"iteration": [10, 20], "seconds": [1, 1]})
+    for path, place in ((saved[0], "epoch 2"), (gan, "iteration 20"), (tmp_path / "absent.pt", "epoch 0")):
+        with pytest.raises(KeyboardInterrupt, match=rf"^{path.name} goes on after {place}$"), runs.interruptible(path):
+            raise KeyboardInterrupt
+
+
 def test_checkpoint_of_an_earlier_version_is_named(saved):
     path, model = saved
     checkpoint = torch.load(path, weights_only=True)
     del checkpoint["layers"]
     torch.save(checkpoint, path)
-    with pytest.raises(utils.InputError, match=r"made by an earlier version.*--restart.*another --out"):
+    with pytest.raises(utils.InputError, match=r"cannot be read as a checkpoint of this version; add --restart"):
         runs.load_checkpoint(path, CONFIG, {"model": model})
 
 
@@ -379,7 +422,7 @@ def test_provenance_names_command_commit_and_processor_of_every_session(tmp_path
     repository.mkdir()
     git = ["git", "-C", str(repository), "-c", "user.name=a", "-c", "user.email=a@b"]
     (repository / "utils.py").write_text("first")
-    monkeypatch.setattr(runs, "__file__", str(repository / "results" / "runs.py"))
+    monkeypatch.setattr(runs, "ROOT", repository)
     monkeypatch.setattr(runs, "describe", lambda _: "cpu (a model)")
     monkeypatch.setattr(sys, "argv", ["q1_vae.py", "--lr", "0.1", "--out", str(tmp_path / "a b"), "--restart"])
     args = q1_vae.get_args()

@@ -4,9 +4,11 @@ import argparse
 import hashlib
 import io
 import os
+import re
 import runpy
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -21,7 +23,7 @@ import torch
 import q1_vae
 import utils
 from data.synthetic import synthetic_digits
-from results import vae
+from results import runs, vae
 from tests.helpers import FLAGS, ROOT, arrays, digest, write_mnist
 
 each_script = pytest.mark.parametrize("script", FLAGS)
@@ -79,14 +81,39 @@ def test_defaults_are_the_assignments(script, defaults):
         ("", "binarized_mnist", "results/q1_vae", False, 20),
         ("--data mnist", "mnist", "results/q1_vae_mnist", False, 20),
         ("--quick", "synthetic", "results/quick/q1_vae", True, q1_vae.QUICK["epochs"]),
-        ("--quick --out long --epochs 7", "synthetic", "long", False, 7),
     ],
 )
-def test_other_data_and_quick_have_folders_of_their_own(flags, data, out, restart, epochs, tmp_path, monkeypatch):
+def test_other_data_and_quick_have_folders_of_their_own_in_the_repository(
+    flags, data, out, restart, epochs, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     args = q1_vae.get_args(flags.split())
-    assert (args.data, args.out, args.restart, args.epochs) == (data, Path(out), restart, epochs)
-    assert list(tmp_path.iterdir()) == []
+    assert (args.data, args.out, args.restart, args.epochs) == (data, ROOT / out, restart, epochs)
+    assert args.data_dir == ROOT / "data" and list(tmp_path.iterdir()) == []
+
+
+def test_quick_restarts_nothing_elsewhere_and_explicit_flags_win():
+    args = q1_vae.get_args("--quick --out long --epochs 7".split())
+    assert (args.data, args.out, args.restart, args.epochs) == ("synthetic", Path("long"), False, 7)
+
+
+@each_script
+def test_help_is_in_groups(script, capsys):
+    with pytest.raises(SystemExit):
+        import_module(script).get_args(["--help"])
+    _, *groups = re.split(r"\n(\w.*):\n(?:  default .*\n\n)?  -", capsys.readouterr().out)
+    titles, texts = groups[::2], groups[1::2]
+    assert titles == ["options", "data and folders", "recipe", "measuring"]
+    assert "-data-dir" in texts[1] and "\n  --lr LR " in texts[2]
+
+
+def test_own_images_have_a_name_and_a_folder_of_their_own(tmp_path):
+    with pytest.raises(utils.InputError, match=r"--data digits: give binarized_mnist, mnist, synthetic, or make .*npz"):
+        q1_vae.get_args(["--data", "digits", "--data-dir", str(tmp_path)])
+    np.savez(tmp_path / "digits.npz", **arrays())
+    args = q1_vae.get_args(["--data", "digits", "--data-dir", str(tmp_path)])
+    assert args.out == ROOT / "results" / "q1_vae_digits"
+    assert utils.load_data(args.data, args.data_dir)["source"] == "made for a test"
 
 
 @pytest.mark.parametrize(("cuda", "mps", "expected"), [(1, True, "cuda"), (0, True, "mps"), (0, False, "cpu")])
@@ -135,6 +162,7 @@ KEPT = "q9.py: not enough memory; what was saved is kept\n"
         (torch.OutOfMemoryError("CUDA out of memory"), 2, KEPT),
         (MemoryError(), 2, KEPT),
         (KeyboardInterrupt(), 130, "\ninterrupted; run again: python q9.py --out 'a b'\n"),
+        (KeyboardInterrupt("at 7"), 130, "\ninterrupted; at 7; run again: python q9.py --out 'a b'\n"),
     ],
 )
 def test_run_ends_with_one_line_and_the_exit_status(error, status, line, monkeypatch, capsys):
@@ -205,21 +233,32 @@ def test_a_stream_that_cannot_be_configured_is_taken_as_it_is(monkeypatch):
 
 SURROUNDINGS = """
 import os, sys
-os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
 sys.modules["matplotlib_inline"] = None  # not installed
-import q1_vae, utils
-figure, _ = utils.subplots(1, 1)
-utils.save_figure(figure, utils.Path("figure.png"))
+import q1_vae, matplotlib, utils
+assert os.environ["MPLBACKEND"] == "module://matplotlib_inline.backend_inline"
+assert matplotlib.rcParams["font.size"] == 30
+with utils.default_style:
+    figure, _ = utils.subplots(1, 1)
+    utils.save_figure(figure, utils.Path("figure.png"))
+assert matplotlib.rcParams["font.size"] == 30
 """
 
 
-def test_figures_depend_on_nobodys_settings_of_matplotlib(tmp_path):
+def test_figures_depend_on_nobodys_settings_of_matplotlib_and_change_none(tmp_path):
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.size: 30\n")
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", SURROUNDINGS], cwd=tmp_path, env=environment, check=True)
+    environment = {"PYTHONPATH": str(ROOT), "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    subprocess.run([sys.executable, "-c", SURROUNDINGS], cwd=tmp_path, env=os.environ | environment, check=True)
     figure, _ = utils.subplots(1, 1)
     utils.save_figure(figure, tmp_path / "expected.png")
     assert (tmp_path / "figure.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
+
+
+def test_a_backend_that_is_installed_stays_the_users():
+    text = "import q1_vae, matplotlib; print(matplotlib.get_backend())"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": "svg"}
+    command = [sys.executable, "-c", text]
+    process = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert process.stdout == "svg\n"
 
 
 # --- Data: one file ---------------------------------------------------------------------------------------------------
@@ -359,7 +398,7 @@ def test_damaged_amat_file_is_named_and_kept(amat, tmp_path):
 
 
 @pytest.mark.parametrize("answer", ["nothing", "another file", "no HTTP"])
-def test_failed_download_names_mnist_in_its_place_and_leaves_nothing(amat, answer, tmp_path, monkeypatch):
+def test_failed_download_names_mnist_in_its_place_and_keeps_what_is_finished(amat, answer, tmp_path, monkeypatch):
     path = amat[0] / "binarized_mnist_valid.amat"
     if answer == "nothing":
         path.unlink()
@@ -369,7 +408,8 @@ def test_failed_download_names_mnist_in_its_place_and_leaves_nothing(amat, answe
         monkeypatch.setattr(QuietHandler, "do_GET", lambda self: self.wfile.write(b"garbage\r\n\r\n"))
     with pytest.raises(utils.InputError, match=r"download failed .*; --data mnist binarises MNIST in its place"):
         utils.load_data("binarized_mnist", tmp_path / "data")
-    assert not (tmp_path / "data" / "binarized_mnist").exists()
+    finished = [] if answer == "no HTTP" else ["binarized_mnist_train.amat"]
+    assert [path.name for path in (tmp_path / "data").glob("*/*")] == finished
 
 
 # --- Data: torchvision and synthetic ----------------------------------------------------------------------------------
@@ -396,8 +436,9 @@ DAMAGED = "is damaged or incomplete; complete it, or delete"
 )
 def test_damaged_files_of_torchvision_are_named_and_kept(name, file, content, message, tmp_path):
     write_mnist(tmp_path / "MNIST" / "raw")
-    (tmp_path / file).parent.mkdir(exist_ok=True)
-    (tmp_path / file).write_bytes(content)
+    for path in (file, "test_32x32.mat", "cifar-10-batches-py/test_batch"):  # so that nothing is to be downloaded
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(content)
     before = digest(tmp_path)
     with pytest.raises(utils.InputError, match=message):
         utils.load_data(name, tmp_path)
@@ -418,6 +459,44 @@ def test_interrupted_download_leaves_nothing(name, kind, tmp_path, monkeypatch):
     assert "\n" not in str(error.value) and not tmp_path.exists()
 
 
+class Archived:
+    """Stands for torchvision's MNIST: unpacks the archive that lies there, else fails as without a network."""
+
+    def __init__(self, root, download=False, **_):
+        archive = Path(root, "MNIST", "raw", "train-images-idx3-ubyte.gz")
+        if download and not archive.exists():
+            raise RuntimeError("no network")
+        if download:
+            for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"):
+                archive.with_name(name).write_bytes(archive.read_bytes())
+        self.data, self.targets = np.zeros((4, 28, 28), np.uint8), np.zeros(4, np.uint8)
+
+
+def test_archives_fetched_by_hand_are_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(utils, "MNIST", Archived)
+    archive = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte.gz"
+    archive.parent.mkdir(parents=True)
+    archive.write_bytes(b"packed")
+    assert utils.load_data("mnist", tmp_path)["train_images"].shape == (4, 28, 28)
+    assert (archive.parent / "train-labels-idx1-ubyte").read_bytes() == b"packed" == archive.read_bytes()
+    assert not list(tmp_path.glob(".download-*"))
+
+
+def test_what_was_fetched_stays_where_the_rest_fails(tmp_path, monkeypatch):
+    class Dataset:
+        def __init__(self, root, split, download=False):
+            if split == "test":
+                raise RuntimeError("no network")
+            self.data, self.labels = np.zeros((4, 3, 32, 32), np.uint8), np.zeros(4, np.uint8)
+            if download:
+                Path(root, "train_32x32.mat").write_bytes(b"whole")
+
+    monkeypatch.setattr(utils, "SVHN", Dataset)
+    with pytest.raises(utils.InputError, match=r"no svhn in .* failed \(no network\)"):
+        utils.load_data("svhn", tmp_path)
+    assert digest(tmp_path) == {"train_32x32.mat": b"whole"}
+
+
 def test_synthetic_digits_depend_on_the_seed_alone():
     images, labels = synthetic_digits(1500, 0)
     again, other = synthetic_digits(1500, 0), synthetic_digits(1500, 1)
@@ -435,6 +514,22 @@ def test_synthetic_labels_name_the_digits():
 
 
 # --- Files ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_kill_left_is_swept_after_a_day(tmp_path):
+    old, new = tmp_path / "checkpoint.pt.1234.part", tmp_path / "metrics.json.5678.part"
+    folder = tmp_path / "binarized_mnist" / ".download-abc"
+    folder.mkdir(parents=True)
+    for path in (old, new, folder / "file"):
+        path.touch()
+    np.savez(tmp_path / "mnist.npz", **arrays())
+    day = 24 * 60 * 60
+    for path, age in ((old, day + 60), (folder, day + 60), (new, day - 60)):
+        os.utime(path, (time.time() - age, time.time() - age))
+    runs.open_out(argparse.Namespace(out=tmp_path, restart=False), "q1_vae", [])
+    assert not old.exists() and new.exists() and folder.exists()
+    utils.load_data("mnist", tmp_path)
+    assert not folder.exists() and new.exists()
 
 
 def test_jobs_with_one_process_number_do_not_share_a_temporary_file(tmp_path, monkeypatch):
