@@ -60,7 +60,7 @@ def draw_claim(axes, row: int, verdict: Verdict, shift: float = 0) -> None:
         axes.errorbar(fmean(values), row, xerr=error or None, color=color, marker="o", label="mean and its interval")
     limits = {"<": [claim.limit], ">": [claim.limit], "close": [-1, 1], "every": [simsiam.LOW["knn_accuracy"]]}
     for limit in limits.get(claim.rule, []):
-        axes.plot(limit, row, color="C3", marker="|", linestyle="", markersize=22, markeredgewidth=2, label="limit")
+        axes.plot([limit, limit], [row - 0.4, row + 0.4], color="C3", linewidth=2, label="limit")
     if claim.number is not None:
         axes.plot(
             claim.number - shift, row, color="black", marker="D", linestyle="", markersize=5, label="the original"

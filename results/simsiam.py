@@ -172,7 +172,7 @@ def draw_runs(metrics: dict, path: Path) -> None:
         loss.set(title=f"{LABELS[run]}: loss", ylabel="loss (least: -1)", ylim=(-1.02, highest_loss + 0.02))
     for axes in rows[-1]:
         axes.set_xlabel("epoch")
-    rows[0, 0].legend(fontsize=7, loc=(0.6, 0.2))
+    rows[0, 0].legend(fontsize=7)
     if metrics["config"]["quick"]:
         figure.suptitle("A short run: nothing on collapse, which takes tens of epochs")
     utils.save_figure(figure, path)
