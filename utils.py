@@ -26,6 +26,7 @@ from typing import NoReturn
 from unittest.mock import patch
 
 with patch.dict(os.environ, MPLBACKEND=""):  # a notebook's may name one that is not installed here
+    first = "matplotlib" not in sys.modules
     import matplotlib.style
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ from torchvision.datasets.utils import download_url
 
 from data.synthetic import synthetic_data
 
-if not matplotlib.get_backend(auto_select=False):  # it was imported just now
+if first:  # else it may have another one by now
     with suppress(KeyError, ValueError):
         matplotlib.rcParams["backend"] = os.environ["MPLBACKEND"]
 
