@@ -29,13 +29,14 @@ from utils import positive_float, positive_int
 
 QUICK = {"epochs": 3, "test_images": 500}
 ESTIMATORS = problem.LABELS  # of the KL term, with their names
+CURVES = ["train_elbo", "elbo", "seconds"]
 
 
 def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The recipe: the assignment's defaults, each with its sentence."""
     parser = utils.make_parser(__doc__, "q1_vae", ["binarized_mnist", "mnist", "synthetic"], QUICK)
     flag = parser.flag
-    flag("--estimators", str, list(ESTIMATORS), "of the KL term, to train", nargs="+", choices=list(ESTIMATORS))
+    flag("--estimators", str, list(ESTIMATORS), "of the KL, a training each", nargs="+", choices=list(ESTIMATORS))
     flag("--epochs", positive_int, 20, "passes over the training images")
     flag("--batch-size", positive_int, 64, "images per update")
     flag("--lr", positive_float, 3e-4, "learning rate of Adam")
@@ -48,6 +49,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     # K of the curve; groups of samples nest, so by Jensen it cannot fall
     parser.set_defaults(curve_samples=[1, 5, 10, 50, 200, 1000])
     args = utils.parse_args(parser, argv, QUICK)
+    args.estimators = list(dict.fromkeys(args.estimators))
     return runs.take_recipe(parser, argv, args, "q1_vae") if args.models else args
 
 
@@ -195,8 +197,7 @@ def train(estimator: str, seed: int, data: dict, args: argparse.Namespace) -> No
     vae = VAE(args.latent_size).to(args.device)
     optimizer = torch.optim.Adam(vae.parameters(), lr=args.lr, fused=True)
     modules = {"vae": vae, "optimizer": optimizer}
-    history = {"train_elbo": [], "elbo": [], "seconds": []}
-    history, done = runs.resume(path, config, modules, history, args)
+    history, done = runs.resume(path, config, modules, {key: [] for key in CURVES}, args)
 
     images, begin = data["train"], time.perf_counter()
     for epoch in range(done + 1, args.epochs + 1):
@@ -252,7 +253,7 @@ def load_vae(estimator: str, seed: int, args: argparse.Namespace, source: str) -
     """Return a trained VAE and its history from its checkpoint, or from --models."""
     vae = VAE(args.latent_size).to(args.device)
     config = training_config(estimator, seed, args, source)
-    history = runs.load_checkpoint(checkpoint_path(estimator, seed, args), config, {"vae": vae})
+    history = runs.load_checkpoint(checkpoint_path(estimator, seed, args), config, {"vae": vae}, CURVES)
     return vae, runs.model_history(args, "q1_vae", f"{estimator}_seed{seed}") if args.models else history
 
 
@@ -262,7 +263,7 @@ def evaluate(histories: dict, data: dict, args: argparse.Namespace) -> dict:
     The curves, of every tenth test image: `estimates` of log p(x) for each K of `curve_samples`, and the `elbo`.
     """
     test = data["test"]
-    seeds = {str(seed): {} for seed in sorted({seed for trained in histories.values() for seed in trained})}
+    seeds = {str(seed): {} for seed in sorted(set().union(*histories.values()))}
     estimates = {name: [] for name in histories}
     elbos = {name: [] for name in histories}
     for name, trained in histories.items():
@@ -280,7 +281,8 @@ def evaluate(histories: dict, data: dict, args: argparse.Namespace) -> dict:
             numbers[f"train_elbo_{name}"] = mean_elbo(vae, data["train"][: len(test)], name, args.kl_samples)
             numbers[f"elbo_{name}"] = history["elbo"][-1]
     curves = {"samples": args.curve_samples, "estimates": estimates, "elbo": elbos}
-    return {"seeds": seeds, "curves": curves, "test_images": len(test)}
+    first = next(iter(seeds.values()))
+    return first | {"seeds": seeds, "curves": curves, "test_images": len(test)}
 
 
 def evenly_spaced(images: Tensor, num: int) -> Tensor:
@@ -324,7 +326,7 @@ def draw_grids(grids: dict[str, Tensor], columns: int, path: Path) -> None:
     utils.save_figure(figure, path)
 
 
-@utils.default_style
+@utils.default_style()
 @torch.no_grad()
 def draw_images(vaes: dict[str, VAE], test: Tensor, args: argparse.Namespace) -> None:
     """Write the figures that need the models: samples from the prior and reconstructions."""
@@ -347,7 +349,7 @@ def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
     print(f"device: {utils.describe(args.device)}")
     if args.figures_only:
-        return pages.redraw(args, "q1_vae", problem)
+        return pages.redraw(args.out, "q1_vae", problem)
     data = load_images(args)
     source = data["source"]
     print(f"data: {source}")
@@ -356,7 +358,7 @@ def main(argv: list[str] | None = None) -> None:
     trainings = [(name, seed) for seed in range(args.seed, args.seed + args.repeats) for name in args.estimators]
     runs.open_out(args, "q1_vae", [f"*{checkpoint_path(*training, args).name}" for training in trainings])
     for name, seed in () if args.models else trainings:
-        with runs.interruptible(checkpoint_path(name, seed, args)):
+        with runs.interruptible(checkpoint_path(name, seed, args), args):
             train(name, seed, data, args)
 
     start = time.perf_counter()
@@ -374,7 +376,7 @@ def main(argv: list[str] | None = None) -> None:
     seconds += time.perf_counter() - start
     history = {f"{name}_seed{seed}": curves for name in histories for seed, curves in histories[name].items()}
     metrics = runs.save_metrics(args, "q1_vae", source, provenance, seconds, history, results)
-    pages.publish(metrics, args.out, problem)
+    pages.publish(metrics, args.out, problem, ["samples.png", "reconstructions.png"])
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from utils import natural, positive_float, positive_int, two_or_more
 
 QUICK = {"iterations": 400, "width": 16, "lr": 1e-3, "classifier_steps": 150, "samples": 1000}
 SNAPSHOTS = (0, 0.14, 0.4, 1)  # of the iterations; the original's 0, 7,000, 20,000 and 50,000
+CURVES = ["iteration", "distance", "penalty", "seconds"]
 RECORD_EVERY = 10  # iterations
 SAVE_EVERY = 60  # seconds, with a line in the log
 
@@ -195,8 +196,7 @@ def train(seed: int, data: dict, args: argparse.Namespace) -> None:
         text = f"would be overwritten, as {path.name} is missing; give --iterations of the last snapshot"
         raise utils.InputError(f"{kept[0]} {text}, {runs.ANEW}")
     else:
-        history = {"iteration": [], "distance": [], "penalty": [], "seconds": []}
-        history, done = runs.resume(path, config, modules, history, args, "iteration")
+        history, done = runs.resume(path, config, modules, {key: [] for key in CURVES}, args, "iteration")
     if past := [i for i in args.snapshots if i < done and not snapshot_path(i, seed, args).exists()]:
         print(f"seed {seed}: iterations without a snapshot, which are past: {', '.join(map(str, past))}")
     if last.exists():
@@ -259,7 +259,7 @@ def load_snapshot(iteration: int, seed: int, args: argparse.Namespace, source: s
         networks["critic"] = Critic(args.width)
     if iteration or not args.models:
         config = training_config(seed, args, source)
-        history = runs.load_checkpoint(snapshot_path(iteration, seed, args), config, networks)
+        history = runs.load_checkpoint(snapshot_path(iteration, seed, args), config, networks, CURVES)
     if args.models:
         history = runs.model_history(args, "q2_gan", str(seed))
     for network in networks.values():
@@ -283,6 +283,8 @@ def find_snapshots(args: argparse.Namespace, source: str) -> dict[int, list[Snap
     found = {}
     for _, seed, snapshot in runs.join(args, "snapshot", wanted, load):
         found.setdefault(seed, [load("0", seed)] if args.models else []).append(snapshot)
+    if not found:
+        raise utils.InputError(f"no training in {args.models or args.out} has a snapshot")
     return {seed: sorted(found[seed], key=lambda snapshot: snapshot.iteration) for seed in sorted(found)}
 
 
@@ -349,7 +351,7 @@ def evaluate(found: dict[int, list[Snapshot]], data: dict, args: argparse.Namesp
     return results
 
 
-@utils.default_style
+@utils.default_style()
 def draw_images(snapshots: list[Snapshot], data: dict, args: argparse.Namespace) -> list[list[int]]:
     """Write the figures of images of one training; returns the digits read in the perturbed ones.
 
@@ -417,7 +419,7 @@ def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
     print(f"device: {utils.describe(args.device)}")
     if args.figures_only:
-        return pages.redraw(args, "q2_gan", problem)
+        return pages.redraw(args.out, "q2_gan", problem)
     data = utils.load_rgb(args)
     print(f"data: {data['source']}")
     if args.download:
@@ -428,16 +430,13 @@ def main(argv: list[str] | None = None) -> None:
     runs.open_out(args, "q2_gan", patterns, earlier=["checkpoint.pt", "snapshot_*[0-9].pt", "classifier.pt"])
     torch.backends.cudnn.benchmark = True
     for seed in () if args.models else seeds:
-        with runs.interruptible(runs.seed_path(args, "checkpoint", seed)):
+        with runs.interruptible(runs.seed_path(args, "checkpoint", seed), args):
             train(seed, data, args)
 
     start = time.perf_counter()
     found = find_snapshots(args, data["source"])
     results = {"seeds": evaluate(found, data, args)}
     first = max(found.values(), key=lambda snapshots: snapshots[-1].iteration)  # that is furthest
-    for seed, snapshots in found.items():
-        if snapshots[-1].iteration < first[-1].iteration:
-            print(f"seed {seed} ends at iteration {snapshots[-1].iteration}, others go on")
     results["digits"] = draw_images(first, data, args)
     for iteration, seed, generator, *_ in first:
         if iteration:  # that of 0 follows from the seed
@@ -447,7 +446,7 @@ def main(argv: list[str] | None = None) -> None:
     provenance, seconds = runs.take_provenance(histories.values(), args)
     seconds += time.perf_counter() - start
     metrics = runs.save_metrics(args, "q2_gan", data["source"], provenance, seconds, histories, results)
-    pages.publish(metrics, args.out, problem)
+    pages.publish(metrics, args.out, problem, ["samples.png", "perturbation.png", "interpolation.png"])
 
 
 if __name__ == "__main__":

@@ -287,7 +287,7 @@ def training_config(run: str, seed: int, args: argparse.Namespace, source: str) 
     if path.exists():
         checkpoint = runs.read_checkpoint(path)
         if runs.progress(checkpoint["history"]) == args.epochs:
-            config |= {key: checkpoint["config"][key] for key in KNN}
+            config |= {key: checkpoint["config"].get(key) for key in KNN}
     return config
 
 
@@ -350,16 +350,17 @@ def train(run: str, seed: int, data: dict, args: argparse.Namespace) -> None:
 def load_model(run: str, seed: int, args: argparse.Namespace, data: dict) -> tuple[SimSiam, dict]:
     """Return a trained network and its history from its checkpoint.
 
-    Where its curves are of another kNN classifier, `end` has what this one finds, and `knn_k` the k of the curves.
+    Where its curves are of another kNN classifier, `knn` has that one's settings, and `end` what this one finds.
     """
     model = SimSiam(resnet18, args.dim, args.pred_dim, **RUNS[run])
     config = training_config(run, seed, args, data["source"])
     history = runs.load_checkpoint(checkpoint_path(run, seed, args), config, {"model": model}, CURVES)
-    if any(config[key] != getattr(args, key) for key in KNN):
-        print(f"{run} seed {seed}: measuring its end with --knn-k {args.knn_k}")
+    knn = {key: config[key] for key in KNN}
+    if any(knn[key] != getattr(args, key) for key in KNN):
+        print(f"{run} seed {seed}: measuring its end with k = {args.knn_k}, temperature {args.knn_temperature}")
         model.to(args.device, memory_format=utils.memory_format(args.device))
         history["end"] = monitor(model, data, args) | {"knn_accuracy_float64": accuracy_float64(model, data, args)}
-        history["knn_k"] = config["knn_k"]
+        history["knn"] = knn
     return model, history
 
 
@@ -367,7 +368,7 @@ def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
     print(f"device: {utils.describe(args.device)}")
     if args.figures_only:
-        return pages.redraw(args, "q3_simsiam", problem)
+        return pages.redraw(args.out, "q3_simsiam", problem)
     data = load_images(args)
     source = data["source"]
     print(f"data: {source}")
@@ -379,7 +380,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.backends.cudnn.allow_tf32 = False  # the monitors need float32's digits
     torch.set_float32_matmul_precision("highest")
     for run, seed in trainings:
-        with runs.interruptible(checkpoint_path(run, seed, args)):
+        with runs.interruptible(checkpoint_path(run, seed, args), args):
             train(run, seed, data, args)
 
     histories, provenance, seconds = runs.finished_trainings(args, RUNS, partial(load_model, args=args, data=data))

@@ -20,6 +20,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import NoReturn
@@ -33,7 +34,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
-from torchvision.datasets import CIFAR10, MNIST, SVHN, VisionDataset
+from torchvision.datasets import CIFAR10, MNIST, SVHN
 from torchvision.datasets.utils import download_url
 
 from data.synthetic import synthetic_data
@@ -43,7 +44,7 @@ if first:  # else it may have another one by now
         matplotlib.rcParams["backend"] = os.environ["MPLBACKEND"]
 
 ROOT = Path(__file__).resolve().parent
-default_style = matplotlib.style.context("default")  # the user's may ask for LaTeX, other sizes or other colours
+default_style = partial(matplotlib.style.context, "default")  # the user's may ask for LaTeX or other colours
 
 
 class InputError(Exception):
@@ -84,12 +85,14 @@ def make_parser(description: str, script: str, data: list[str], quick: dict) -> 
     `data` lists the data sets, the default first; `quick` holds the defaults that --quick changes.
     """
     changes = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in quick.items())
-    parser = Parser(f"{script}.py", description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.allow_abbrev, parser.names, flag = False, data, parser.flag
-    parser.group = parser.add_argument_group("data and folders", "default folders are in the repository")
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = Parser(f"{script}.py", description=description, formatter_class=raw, allow_abbrev=False)
+    parser.data_sets, flag = data, parser.flag
+    parser.group = parser.add_argument_group("data, folders, device", "default folders are in the repository")
     flag("--data", str, data[0], f"{', '.join(data)}, or NAME for your own images in DATA_DIR/NAME.npz")
     flag("--data-dir", Path, None, "folder of the data sets, downloaded when absent (default: data)")
     flag("--out", Path, None, f"folder for figures, metrics and checkpoints (default: results/{script}[_DATA])")
+    flag("--device", str, "auto", "auto (cuda, else mps, else cpu), cpu, cuda, cuda:1, mps")
     add = parser.group.add_argument
     add("--quick", action="store_true", help=f"short pass into results/quick/{script}: --data synthetic {changes}")
     add = parser.group.add_mutually_exclusive_group().add_argument
@@ -97,35 +100,41 @@ def make_parser(description: str, script: str, data: list[str], quick: dict) -> 
     add("--figures-only", action="store_true", help="draw the curves and the page again from OUT/metrics.json alone")
     add("--download", action="store_true", help="fetch the data set, if it is absent, and end")
     parser.group = parser.add_argument_group("recipe")
-    flag("--device", str, "auto", "auto (cuda, else mps, else cpu), cpu, cuda, cuda:1, mps")
     flag("--seed", natural, 0, "seed of everything random except the synthetic data")
     flag("--repeats", positive_int, 1, "number of seeds to train, counted up from SEED")
     return parser
 
 
 def parse_args(parser: Parser, argv: list[str] | None, quick: dict) -> argparse.Namespace:
-    """Parse `argv`; --quick changes the defaults to `quick`, so that explicit flags still win.
-
-    InputError for nonsense, for data that have no such name, and for a device that is not there.
-    """
+    """Parse `argv`; --quick changes the defaults to `quick`. InputError for nonsense, and for what is not there."""
     script, default_data = Path(parser.prog).stem, parser.get_default("data")
     args = parser.parse_args(argv)
     if args.quick:
-        parser.set_defaults(data="synthetic", out=ROOT / "results" / "quick" / script, **quick)
+        parser.set_defaults(data="synthetic", out=from_here("results", "quick", script), **quick)
         args = parser.parse_args(argv)
         args.restart |= args.out == parser.get_default("out")  # elsewhere a long training may lie
-    nothing = argparse.Namespace(**dict.fromkeys(vars(args)))
+    nothing = argparse.Namespace(**dict.fromkeys(vars(args)))  # a value that is there is not set to its default
     args.given = {name for name, value in vars(parser.parse_args(argv, nothing)).items() if value is not None}
-    args.data_dir = args.data_dir or ROOT / "data"
+    if args.figures_only:
+        for flag in sorted(args.given - {"figures_only", "quick", "data", "data_dir", "out", "device"}):
+            raise InputError(f"--figures-only draws what metrics.json holds; leave out --{flag.replace('_', '-')}")
+    args.data_dir = args.data_dir or from_here("data")
     own = args.data_dir / f"{args.data}.npz"
-    if args.data not in parser.names and not args.figures_only and not own.exists():
-        raise InputError(f"--data {args.data}: give {', '.join(parser.names)}, or make {own} (see data/README.md)")
+    if args.data not in parser.data_sets and not (re.fullmatch(r"[\w-]+", args.data) and own.exists()):
+        raise InputError(f"--data {args.data}: give {', '.join(parser.data_sets)}, or NAME of {args.data_dir}/NAME.npz")
     if args.out is None:  # other data must not stand where the assignment's is expected
-        args.out = ROOT / "results" / (script if args.data == default_data else f"{script}_{args.data}")
+        args.out = from_here("results", script if args.data == default_data else f"{script}_{args.data}")
     args.device = choose_device(args.device)
     args.command = command(parser.prog, sys.argv[1:] if argv is None else argv)
     args.code = hashlib.sha256((ROOT / parser.prog).read_bytes()).hexdigest()[:12]
     return args
+
+
+def from_here(*parts: str) -> Path:
+    """Return a path in the repository as it is called from the current folder."""
+    with suppress(ValueError):  # it is on another drive
+        return Path(os.path.relpath(ROOT.joinpath(*parts)))
+    return ROOT.joinpath(*parts)
 
 
 def command(script: str, flags: list[str]) -> str:
@@ -162,8 +171,8 @@ def run(main: Callable[[], None]) -> NoReturn:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    texts = ("DefaultCPUAllocator", "MPS backend out of memory")  # torch has no class of its own for these
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in str(error) for text in texts)
+    texts = "DefaultCPUAllocator|MPS backend out of memory"  # torch has no class of its own for these
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or bool(re.search(texts, str(error)))
 
 
 def choose_device(name: str) -> torch.device:
@@ -229,9 +238,8 @@ def replayed(
 ) -> Iterator[Tensor]:
     """Yield what `iterate` returns, again and again; on CUDA from the fourth time on as a replayed CUDA graph.
 
-    Launching the kernels one by one takes three times as long as their work. A graph holds addresses: `iterate` may
-    only use tensors on the device that are never replaced, a Python number keeps its value at the capture, and each
-    output overwrites the last.
+    Launching the kernels one by one takes three times as long. A graph holds addresses: `iterate` may only use tensors
+    on the device that are never replaced, a Python number keeps its value, and each output overwrites the last.
     """
     if device.type != "cuda":
         while True:
@@ -273,10 +281,7 @@ def mean(values: Tensor) -> float:
 
 @contextmanager
 def reading(damaged: str) -> Iterator[None]:
-    """Turn any error of a reader into an InputError that says `damaged`, as damaged bytes may lead to any.
-
-    A lack of memory, a missing package and a disk that fails say nothing about the file, and pass as they are.
-    """
+    """Turn any error of a reader into an InputError that says `damaged`, but those that say nothing about the file."""
     try:
         yield
     except Exception as error:
@@ -344,10 +349,10 @@ def load_data(name: str, data_dir: Path) -> dict:
 
 
 def load_rgb(args: argparse.Namespace) -> dict:
-    """Return the data set of `args` as colour images of 32 x 32 on the device, with its `source`.
+    """Return the data set of `args` on the device, with its `source`; InputError for images of another size.
 
     train_images, test_images: (N, 3, 32, 32) uint8, in the device's `memory_format`; grey images get three equal
-    channels, 28 x 28 a black border. train_labels, test_labels: (N,) int64. InputError for images of another size.
+    channels, 28 x 28 a black border. train_labels, test_labels: (N,) int64.
     """
     data = load_data(args.data, args.data_dir)
     rgb = {"source": data["source"]}
@@ -397,7 +402,7 @@ def load_amat(data_dir: Path) -> dict:
     for split, md5 in AMAT_MD5.items():
         path = folder / f"binarized_mnist_{split}.amat"
         if not path.exists():
-            with downloading("binarized MNIST", folder, "--data mnist binarises MNIST in its place") as part:
+            with downloading("binarized MNIST", folder, [], "--data mnist binarises MNIST in its place") as part:
                 download_url(AMAT_URL + path.name, part, md5=md5)
         raw = path.read_bytes()
         if hashlib.md5(raw, usedforsecurity=False).hexdigest() != md5:
@@ -407,50 +412,47 @@ def load_amat(data_dir: Path) -> dict:
     return data | {"source": "binarized MNIST (Larochelle's files, MD5 checked)"}
 
 
+MNIST_FILES = [f"MNIST/raw/{p}-{kind}-ubyte" for p in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+ARCHIVES = {"mnist": "MNIST/raw/*.gz", "cifar10": "cifar-10-python.tar.gz"}  # that may have been fetched by hand
+
+
 def load_torchvision(name: str, data_dir: Path) -> dict:
     """Load mnist, svhn or cifar10 with torchvision's class; downloaded, with its checksums, when absent."""
-
-    def open_split(split: str, folder: Path | str, download: bool) -> VisionDataset:
-        if name == "svhn":
-            return SVHN(folder, split=split, download=download)
-        return (MNIST if name == "mnist" else CIFAR10)(folder, train=split == "train", download=download)
-
-    data = {}
+    data, kind = {}, {"mnist": MNIST, "svhn": SVHN, "cifar10": CIFAR10}[name]
     for split in ("train", "test"):
-        last = {"mnist": "MNIST/raw/train-labels-idx1-ubyte", "svhn": f"{split}_32x32.mat"}  # in alphabetical order
-        path = data_dir / last.get(name, "cifar-10-batches-py/test_batch")
-        if not path.exists():
-            with downloading(name, data_dir, "--data synthetic needs none") as part:
-                open_split(split, part, download=True)
-        text = f"is damaged or incomplete; complete it, or delete {path.relative_to(data_dir).parts[0]}"
-        with reading(f"{name} in {data_dir} {text} to download it again"):
-            dataset = open_split(split, data_dir, download=False)
+        open_split = partial(kind, **({"split": split} if name == "svhn" else {"train": split == "train"}))
+        last = {"svhn": f"{split}_32x32.mat", "cifar10": "cifar-10-batches-py/test_batch"}.get(name)
+        needed = [last] if last else MNIST_FILES
+        if not all((data_dir / file).exists() for file in needed):
+            archives = data_dir.glob(ARCHIVES[name]) if name in ARCHIVES else []
+            with downloading(name, data_dir, archives, "--data synthetic needs none") as part:
+                open_split(part, download=True)
+        text = f"is damaged or incomplete; complete it, or delete {Path(needed[0]).parts[0]} to download it again"
+        with reading(f"{name} in {data_dir} {text}"):
+            dataset = open_split(data_dir)
             if name == "svhn":
                 images, labels = dataset.data.transpose(0, 2, 3, 1), dataset.labels
             else:
                 images, labels = np.asarray(dataset.data), dataset.targets
             data[f"{split}_images"], data[f"{split}_labels"] = images, np.asarray(labels, np.uint8)
-    check_arrays(data, path)
+    check_arrays(data, data_dir / needed[0])
     return data | {"source": f"{type(dataset).__name__} (torchvision)"}
 
 
 @contextmanager
-def downloading(name: str, folder: Path, instead: str) -> Iterator[str]:
-    """Yield a temporary folder to download to, with archives that were fetched by hand; then move the rest to `folder`.
-
-    In alphabetical order, so that where the last file is there all are.
-    """
+def downloading(name: str, folder: Path, archives: Iterable[Path], instead: str) -> Iterator[str]:
+    """Yield a temporary folder to download to, with `archives` of `folder`; then move into it what is not there."""
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(30)  # seconds, as torchvision waits for ever
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as part:
-            for archive in (*folder.glob("*.tar.gz"), *folder.glob("MNIST/raw/*.gz")):
+            for archive in archives:
                 copy = Path(part, archive.relative_to(folder))
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(archive, copy)
             yield part
-            for path in sorted(path for path in Path(part).rglob("*") if path.is_file()):
+            for path in sorted(path for path in Path(part).rglob("*") if path.is_file()):  # CIFAR-10's test_batch last
                 target = folder / path.relative_to(part)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 if not target.exists():  # another job may have been faster

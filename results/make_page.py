@@ -67,7 +67,7 @@ def draw_claim(axes, row: int, verdict: Verdict, shift: float = 0) -> None:
         )
 
 
-@default_style
+@default_style()
 def draw_claims(metrics: dict[str, dict], path: Path) -> None:
     """A panel for each problem, a row for each claim; SimSiam's 0.60 on an axis of its own."""
     rows = {name: verdicts(SCRIPTS[name], metrics[name]) for name in SCRIPTS}

@@ -1,8 +1,7 @@
 """What the pages of the three problems share: verdicts, tables, templates."""
 
-import argparse
 import math
-import re
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean, stdev
 from types import ModuleType
@@ -243,31 +242,27 @@ def report(problem: ModuleType, metrics: dict) -> str:
     return render(problem.TEMPLATE, context | problem.context(metrics))
 
 
-def redraw(args: argparse.Namespace, script: str, problem: ModuleType) -> None:
-    """Draw curves and page again from OUT/metrics.json; InputError if it was made with other flags, or lacks a part."""
-    path, metrics = args.out / "metrics.json", runs.read_metrics(args.out, script)
-    for name in args.given & metrics["config"].keys():
-        made = metrics["config"][name]
-        if name != "quick" and made != getattr(args, name):
-            flag = name.replace("_", "-")
-            raise utils.InputError(f"{path} was made with --{flag} {made}; leave out --{flag}, or --figures-only")
+def redraw(out: Path, script: str, problem: ModuleType) -> None:
+    """Draw curves and page again from OUT/metrics.json; InputError if it lacks what is drawn."""
+    metrics = runs.read_metrics(out, script)
     try:
-        publish(metrics, args.out, problem)
-        print(f"drawn again: {', '.join(problem.FIGURES)} and report.md")
-    except (LookupError, TypeError) as error:
-        reason = f"{path} was made by an earlier version, without what is drawn now ({error})"
-        raise utils.InputError(f"{reason}; the same command without --figures-only makes it anew") from error
+        publish(metrics, out, problem)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        text = f"{out / 'metrics.json'} was made by an earlier version, without what is drawn now ({error})"
+        raise utils.InputError(f"{text}; the same command without --figures-only makes it anew") from error
 
 
-@utils.default_style
-def publish(metrics: dict, out: Path, problem: ModuleType) -> None:
-    """Draw the figures that need the metrics alone, write report.md and end with the closing table."""
+@utils.default_style()
+def publish(metrics: dict, out: Path, problem: ModuleType, images: Iterable[str] = ()) -> None:
+    """Draw the figures that need the metrics alone, write report.md and end with the closing table.
+
+    images: the names of the figures that were drawn before.
+    """
+    page = report(problem, metrics)
     for name, draw in problem.FIGURES.items():
         draw(metrics, out / name)
-    page = report(problem, metrics)
     utils.write(out / "report.md", page)
     print(closing_table(problem, metrics))
     if objection := problem.objection(metrics):
         print(objection)
-    figures = [name for name in re.findall(r"\((\w+\.png)\)", page) if (out / name).exists()]
-    print(f"{', '.join(figures)}, metrics.json and report.md are in {out}")
+    print(f"{', '.join([*images, *problem.FIGURES])}, metrics.json and report.md are in {out}")

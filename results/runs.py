@@ -17,13 +17,14 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from utils import ROOT, InputError, Parser, check_finite, check_zip, describe, parse_args, reading, sweep, write
+import utils
+from utils import ROOT, InputError, Parser
 
 ANEW = "add --restart to train anew, or give another --out to keep it"
 
 
 def open_out(args: argparse.Namespace, script: str, patterns: list[str], earlier: Iterable[str] = ()) -> None:
-    """Make the output folder; with --restart remove the files of what is to be trained anew, which fit `patterns`.
+    """Make the output folder; with --restart remove the files that fit `patterns`, of what is to be trained anew.
 
     InputError where it cannot be written to, holds the results of another script, or files of an earlier version.
     """
@@ -33,7 +34,7 @@ def open_out(args: argparse.Namespace, script: str, patterns: list[str], earlier
     except OSError as error:
         raise InputError(f"cannot write to --out {args.out}: {error.strerror}") from error
     check_owner(args.out, script)
-    sweep(args.out.glob("*.part"))
+    utils.sweep(args.out.glob(f"*.{'[0-9a-f]' * 8}.part"))
     old = [path for pattern in earlier for path in args.out.glob(pattern) if "_seed" not in path.name]
     if args.restart:
         for path in (*old, *(path for pattern in patterns for path in args.out.glob(pattern))):
@@ -59,13 +60,10 @@ def describe_layers(modules: dict) -> dict[str, str]:
 
 
 def save_checkpoint(path: Path, config: dict, modules: dict, history: dict) -> None:
-    """Write the states of `modules` (models, optimisers), their layers, the RNGs, `config` and `history`, atomically.
-
-    InputError where a weight is not finite, with what was there kept.
-    """
+    """Write states and layers of `modules`, the RNGs, `config` and `history`; InputError if a weight is not finite."""
     networks = [module for module in modules.values() if isinstance(module, nn.Module)]
     weights = [weight.detach().sum() for network in networks for weight in network.parameters()]
-    check_finite(torch.stack(weights), f"a weight for {path.name}")
+    utils.check_finite(torch.stack(weights), f"a weight for {path.name}")
     rng = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_initialized():
         rng["cuda"] = torch.cuda.get_rng_state_all()
@@ -80,13 +78,13 @@ def write_object(path: Path, content: dict) -> None:
     """Write what torch.load reads; through memory, as a full disk is a RuntimeError like any other for torch.save."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    write(path, buffer.getbuffer())
+    utils.write(path, buffer.getbuffer())
 
 
 def read_checkpoint(path: Path) -> dict:
     """Return what `save_checkpoint` wrote; InputError if it cannot be read."""
-    with reading(f"{path} cannot be read as a checkpoint of this version; {ANEW}"):
-        check_zip(path)
+    with utils.reading(f"{path} cannot be read as a checkpoint of this version; {ANEW}"):
+        utils.check_zip(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         return {key: checkpoint[key] for key in ("config", "history", "states", "layers")} | checkpoint
 
@@ -98,6 +96,8 @@ def load_checkpoint(path: Path, config: dict, modules: dict, curves: Iterable[st
     """
     checkpoint = read_checkpoint(path)
     saved, history, rng = checkpoint["config"], checkpoint["history"], checkpoint.get("rng")  # a model has no rng
+    if history and (missing := set(curves) - history.keys()):  # a model has no history
+        raise InputError(f"{path} was made by an earlier version, without {min(missing)}; {ANEW}")
     for key, value in config.items():
         if saved.get(key) != value:
             flag = "data" if key == "source" else f"--{key.replace('_', '-')}"
@@ -108,10 +108,9 @@ def load_checkpoint(path: Path, config: dict, modules: dict, curves: Iterable[st
         if here.get(name) != there.get(name):
             layers = f"its {name} is {there.get(name, 'absent')}, here it is {here.get(name, 'absent')}"
             raise InputError(f"{path} holds another network: {layers}; {ANEW}")
-    with reading(f"{path} does not hold what this version needs; {ANEW}"):
+    with utils.reading(f"{path} does not hold what it is needed for; {ANEW}"):
         for name, module in modules.items():
             module.load_state_dict(checkpoint["states"][name])
-        history = {curve: history[curve] for curve in curves} | history  # else a KeyError
     if rng:
         torch.set_rng_state(rng["cpu"])
         if torch.cuda.is_initialized() and "cuda" in rng:
@@ -137,8 +136,7 @@ def resume(
 ) -> tuple[dict, int]:
     """Take up a training from its checkpoint, if it has one; return its history, else `history`, and how much is done.
 
-    Restores `modules`, says from where the training goes on, and adds this run to its provenance. InputError as for
-    `load_checkpoint`, and past --<unit>s.
+    Restores `modules`, says from where it goes on, notes this run. InputError as `load_checkpoint`, and past --<unit>s.
     """
     if path.exists():
         history = load_checkpoint(path, config, modules, history)
@@ -154,12 +152,14 @@ def resume(
 
 
 @contextmanager
-def interruptible(path: Path) -> Iterator[None]:
-    """Add to Ctrl-C where the next run of the training with this checkpoint begins."""
+def interruptible(path: Path, args: argparse.Namespace) -> Iterator[None]:
+    """Add to Ctrl-C where the next run of the training with this checkpoint begins, if not from the start."""
     try:
         yield
     except KeyboardInterrupt as error:
-        history = read_checkpoint(path)["history"] if path.exists() else {"seconds": []}
+        if not path.exists() or (args.quick and args.restart):
+            raise
+        history = read_checkpoint(path)["history"]
         unit = "iteration" if "iteration" in history else "epoch"
         raise KeyboardInterrupt(f"{path.name} goes on after {unit} {progress(history)}") from error
 
@@ -169,8 +169,7 @@ def join(
 ) -> Iterator[tuple[str, int, tuple]]:
     """Yield name, seed and load(name, seed) for every file <kind>_<name>_seed<seed>.pt whose name is wanted.
 
-    Whether this command asks for the seed or not. Says which are left out, because `load` raises InputError or they are
-    somebody else's, and each reason once for a seed; none are of --models.
+    Says which are left out, as `load` fails or they may not be read, each reason once a seed; none are of --models.
     """
     told, pattern = set(), seed_path(args, f"{kind}_*", "*")
     for path in sorted(pattern.parent.glob(pattern.name)):
@@ -191,9 +190,9 @@ def join(
 def finished_trainings(
     args: argparse.Namespace, names: Collection[str], load: Callable[[str, int], tuple]
 ) -> tuple[dict, dict, float]:
-    """Gather all finished trainings of `names`; load(name, seed) returns the model and the history of one.
+    """Return histories by name and seed, provenance together and seconds of all finished trainings of `names`.
 
-    Returns their histories by name and seed, their provenance together, and their time in seconds.
+    load(name, seed) returns the model and the history of one. InputError where none is finished.
     """
     histories = {name: {} for name in names}
     for name, seed, (_, history) in join(args, "checkpoint", names.__contains__, load):
@@ -202,6 +201,8 @@ def finished_trainings(
         else:
             print(f"left out: {seed_path(args, f'checkpoint_{name}', seed)} is at epoch {done} of {args.epochs}")
     histories = {name: dict(sorted(seeds.items())) for name, seeds in histories.items() if seeds}
+    if not histories:
+        raise InputError(f"no training in {args.models or args.out} is finished")
     return histories, *take_provenance([history for seeds in histories.values() for history in seeds.values()], args)
 
 
@@ -235,18 +236,15 @@ def save_model(args: argparse.Namespace, name: str, seed: int, config: dict, net
 
 
 def take_recipe(parser: Parser, argv: list[str] | None, args: argparse.Namespace, script: str) -> argparse.Namespace:
-    """Return `args` with the recipe of the run whose models lie in --models; explicit flags still win.
-
-    InputError for flags that would train, and where there is no such run.
-    """
-    for flag in args.given & {"quick", "restart", "repeats", "figures_only"}:
+    """Return `args` with the recipe of the run in --models where no flag says otherwise; InputError without one."""
+    for flag in sorted(args.given & {"quick", "restart", "repeats"}):
         raise InputError(f"--models measures what is there, without training; leave out --{flag.replace('_', '-')}")
     if not list(args.models.glob("model_*_seed*.pt")):
         raise InputError(f"--models {args.models} holds no models")
     recipe = read_metrics(args.models, script)["config"]
     recipe = {key: recipe[key] for key in vars(args).keys() & recipe.keys() - {"quick", "repeats"}}
-    parser.set_defaults(**recipe, out=ROOT / "results" / f"{script}_models")
-    args = parse_args(parser, argv, {})
+    parser.set_defaults(**recipe, out=utils.from_here("results", f"{script}_models"))
+    args = utils.parse_args(parser, argv, {})
     if args.out.resolve() == args.models.resolve():
         raise InputError(f"--out {args.out} is the folder of the models; give another")
     return args
@@ -262,16 +260,13 @@ def model_history(args: argparse.Namespace, script: str, key: str) -> dict:
 
 
 def add_run(provenance: dict[str, list[str]], args: argparse.Namespace) -> dict[str, list[str]]:
-    """Return `provenance` with this run's command, commit, device, version of torch and the hash of its script.
-
-    The commit ends in "+" if the code has changes; outside git there is none.
-    """
+    """Return `provenance` with this run's command, commit ("+": with changes), device, torch and hash of its script."""
     git = ["git", f"--git-dir={ROOT / '.git'}", f"--work-tree={ROOT}", "describe", "--always", "--exclude=*"]
     try:
         commit = subprocess.run([*git, "--dirty=+"], capture_output=True, text=True, check=False).stdout.split()
     except OSError:  # there is no git
         commit = []
-    this = {"command": [args.command], "commit": commit, "device": [describe(args.device)]}
+    this = {"command": [args.command], "commit": commit, "device": [utils.describe(args.device)]}
     return merge(provenance, this | {"torch": [str(torch.__version__)], "code": [args.code]})
 
 
@@ -288,7 +283,8 @@ def save_metrics(
     Raises ValueError for numbers that are not finite, which JSON does not have.
     """
     # where and how it ran; the device has an entry of its own
-    elsewhere = "device data_dir out restart figures_only download models command code given".split()
+    elsewhere = {"device", "data_dir", "out", "restart", "figures_only", "download", "models"}
+    elsewhere |= {"command", "code", "given"}
     config = {key: value for key, value in vars(args).items() if key not in elsewhere}
     versions = {module.__name__: module.__version__ for module in (np, matplotlib, torch, torchvision)}
     versions["python"] = platform.python_version()
@@ -298,7 +294,7 @@ def save_metrics(
     metrics |= {"data": source, "versions": versions, "config": config}
     metrics |= {"seconds": seconds, "history": history, "results": results}
     text = json.dumps(metrics, indent=1, allow_nan=False) + "\n"
-    write(args.out / "metrics.json", text)
+    utils.write(args.out / "metrics.json", text)
     return json.loads(text)
 
 
@@ -312,6 +308,7 @@ def check_owner(out: Path, script: str) -> None:
 def read_metrics(out: Path, script: str) -> dict:
     """Return what `save_metrics` wrote; InputError where there is none of this script, or a damaged one."""
     check_owner(out, script)
-    with reading(f"{out} holds no intact metrics.json to draw from; the same command without --figures-only makes it"):
+    text = "holds no intact metrics.json to draw from; the same command without --figures-only makes it"
+    with utils.reading(f"{out} {text}"):
         metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
         return {key: metrics[key] for key in ("config", "history", "results")} | metrics  # KeyError without one

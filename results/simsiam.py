@@ -1,6 +1,7 @@
 """Problem 3 from its metrics.json: the original's claims as data, what fills the page, the curves."""
 
 import math
+from collections.abc import Iterable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -74,6 +75,12 @@ def summary(metrics: dict) -> list[list]:
     return rows
 
 
+def other_knn(histories: Iterable[dict]) -> list[str]:
+    """Return in words the kNN classifiers of curves where the results are of another."""
+    others = {tuple(history["knn"].values()) for history in histories if "knn" in history}
+    return [f"k = {k}, temperature {temperature}" for k, temperature in sorted(others)]
+
+
 def without_rounding(distance: float) -> float:
     """Return a median of 1 - cosine, 0 where it is one of outputs that are equal up to rounding."""
     return distance if distance > EQUAL else 0.0
@@ -96,7 +103,6 @@ def tables(metrics: dict) -> dict[str, str]:
     for run, seeds in metrics["history"].items():
         for seed, history in seeds.items():
             name, last = f"{LABELS[run]}, seed {seed}", metrics["results"][run][seed]
-            name += f" (curves: k = {history['knn_k']})" if "knn_k" in history else ""
             accuracy, loss = history["knn_accuracy"], history["loss"]
             distance = [*map(without_rounding, history["median_distance"])]
             trained = [*zip(accuracy, distance, strict=True)][1:]
@@ -105,6 +111,7 @@ def tables(metrics: dict) -> dict[str, str]:
             first = [first_at_most(loss, LOW["loss"]), first_at_most(accuracy, low)]
             depth = [len(collapsed), f"at most {max(collapsed):.2g}"] if collapsed else ["-", "-"]
             row = [name, last["knn_accuracy"], max(accuracy), *first, *depth, last["knn_accuracy_float64"]]
+            row[0] += "".join(f" (curves: {other})" for other in other_knn([history]))
             collapse.append([*row, f"{100 * last['silent']:.1f}%", last["knn_accuracy_backbone"]])
 
             row = [name, last["loss"], f"{last['output_std']:.2g}", f"{last['effective_rank']:.1f}"]
@@ -119,7 +126,7 @@ def tables(metrics: dict) -> dict[str, str]:
 def context(metrics: dict) -> dict:
     """Return what the template names."""
     baseline = quantities(metrics).get("accuracy_baseline", [])
-    ks = {history["knn_k"] for seeds in metrics["history"].values() for history in seeds.values() if "knn_k" in history}
+    others = other_knn(history for seeds in metrics["history"].values() for history in seeds.values())
     low, high, widest = CLAIMS[0].limit
     results = metrics["results"]
     return tables(metrics) | {
@@ -131,7 +138,7 @@ def context(metrics: dict) -> dict:
         "interval": pages.mean_error(baseline),
         "error": f"{0.5 / math.sqrt(results['test_images']):.4f}",
         "rise": f"{RISE:g}",
-        "curves": f" The curves and the untrained network are of k = {', '.join(map(str, sorted(ks)))}." if ks else "",
+        "curves": f" Some curves and untrained networks are of {' and '.join(others)}." if others else "",
         "low": low,
         "high": high,
         "widest": widest,
@@ -161,10 +168,10 @@ def draw_runs(metrics: dict, path: Path) -> None:
         accuracy.axhline(0.1, color="black", linestyle=(0, (2, 6)), label="chance", zorder=3)
         if run == "baseline" and not objection(metrics):
             accuracy.axhline(0.6, color="C3", linestyle=":", label="original: 0.60")
-        ks = sorted({history.get("knn_k", metrics["config"]["knn_k"]) for history in seeds.values()})
+        others = [f"(curves: {other})" for other in other_knn(seeds.values())]
         accuracy.set(
             title=LABELS[run],
-            ylabel=f"kNN accuracy, k = {', '.join(map(str, ks))}",
+            ylabel="\n".join(["kNN accuracy", *others]),
             ylim=(0, max(0.65, 1.05 * highest_accuracy)),
         )
         plot_seeds(loss, seeds, "loss", "C4")

@@ -64,8 +64,8 @@ def trained(metrics: dict) -> dict[str, str]:
 
 def elbo_curves(metrics: dict, name: str) -> dict[str, list[float]]:
     """Return the validation ELBO after each epoch, of every seed trained with an estimator."""
-    history, keys = metrics["history"], {seed: f"{name}_seed{seed}" for seed in metrics["results"]["seeds"]}
-    return {seed: history[key]["elbo"] for seed, key in keys.items() if key in history}
+    keys = {seed: f"{name}_seed{seed}" for seed in metrics["results"]["seeds"]}
+    return {seed: metrics["history"][key]["elbo"] for seed, key in keys.items() if key in metrics["history"]}
 
 
 def quantities(metrics: dict) -> dict[str, list[float]]:
@@ -117,7 +117,7 @@ def context(metrics: dict) -> dict:
         gaps.append([label, train, test, train - test, log_p - test, before, late])
     elbos = [value for name in LABELS for value in by_seed(metrics, f"elbo_{name}")]
     return {key: mean_std(by_seed(metrics, key)) for key in keys} | {
-        "gap": pages.show("close", quantities(metrics)["elbo_gap"]),
+        "gap": f"{pages.show('close', gap)} nats" if (gap := quantities(metrics)["elbo_gap"]) else "not measured",
         "seeds": make_table(seeds),
         "curve": make_table(curve),
         "gaps": make_table(gaps),
@@ -131,7 +131,8 @@ def context(metrics: dict) -> dict:
 
 
 def seeds_in_words(metrics: dict) -> str:
-    return f"{num} seeds" if (num := len(metrics["results"]["seeds"])) > 1 else "one seed"
+    num = max(len(elbo_curves(metrics, name)) for name in LABELS)
+    return f"{num} seeds" if num > 1 else "one seed"
 
 
 def plot_seeds(axes, x: list, curves: list[list[float]], color: str, label: str | None = None) -> None:

@@ -94,13 +94,13 @@ def without_seconds(pairs):
 def stop_and_go_on(script, out, moments, flags):
     """Run a script for each of the moments, stopped there, and once more to its end.
 
-    Returns for each moment the two exit statuses and the number of the optimisers' steps in both runs. A new process
-    imports torch and forks the runs: a fork of this one would lack the threads of torch.
+    Returns for each moment the two exit statuses and the number of the optimisers' steps in both runs, and what all of
+    them wrote to stderr. A new process imports torch and forks the runs: a fork of this one would lack its threads.
     """
     arguments = json.dumps([script, str(out), list(moments), flags, torch.get_num_threads()])
     command = [sys.executable, "-m", "tests.helpers", arguments]
-    process = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(process.stdout.splitlines()[-1])
+    process = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    return json.loads(process.stdout.splitlines()[-1]), process.stderr
 
 
 def fork_runs(script, out, moments, flags, threads):

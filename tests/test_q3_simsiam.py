@@ -488,6 +488,9 @@ def test_all_finished_and_fitting_checkpoints_are_joined_named_or_not(copied, fi
     assert re.search(r"left out: .*no_stop_gradient_seed0\.pt was made with --run baseline, not no_stop_gradient", text)
 
 
+KNN = {"knn_k": 5, "knn_temperature": 0.1}
+
+
 def test_another_k_measures_finished_trainings_anew_at_their_end(copied, finished, drawn, monkeypatch, capsys):
     """With an accuracy that is k plus the temperature."""
     run = copied("q3_simsiam")
@@ -504,7 +507,9 @@ def test_another_k_measures_finished_trainings_anew_at_their_end(copied, finishe
     changed = {key for key in old if old[key] != new[key]}
     assert changed == {"knn_accuracy", "knn_accuracy_backbone", "knn_accuracy_float64"}
     assert {new[key] for key in changed} == {3.2} and path.read_bytes() == before
-    assert metrics["history"]["no_predictor"]["0"] == first["history"]["no_predictor"]["0"] | {"knn_k": 5}
-    assert drawn["runs"].axes[0].get_ylabel() == "kNN accuracy, k = 5"
+    assert metrics["history"]["no_predictor"]["0"] == first["history"]["no_predictor"]["0"] | {"knn": KNN}
+    assert drawn["runs"].axes[0].get_ylabel() == "kNN accuracy\n(curves: k = 5, temperature 0.1)"
     assert "seed7.pt was made with --knn-k 5, not 3" in capsys.readouterr().out
-    assert "The curves and the untrained network are of k = 5." in (run.out / "report.md").read_text()
+    page = (run.out / "report.md").read_text()
+    assert "Some curves and untrained networks are of k = 5, temperature 0.1." in page
+    assert page.count("seed 0 (curves: k = 5, temperature 0.1)") == 2

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from functools import partial
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -114,36 +115,60 @@ def test_figures_only_draws_the_curves_from_the_metrics_alone(script, figures, r
     run = run_of(script)
     expected = {name: (run.out / name).read_bytes() for name in ("metrics.json", "report.md", *figures)}
     (tmp_path / "metrics.json").write_bytes(expected["metrics.json"])
-    run.module.main([*run.flags, "--data-dir", "nowhere", "--out", str(tmp_path), "--figures-only"])
+    run.module.main([*run.flags[:2], "--data-dir", "nowhere", "--out", str(tmp_path), "--figures-only"])
     assert digest(tmp_path) == expected
-    *_, ends, drawn = capsys.readouterr().out.splitlines()
-    assert ends.endswith(f", metrics.json and report.md are in {tmp_path}") and all(name in ends for name in figures)
-    assert sorted(re.findall(r"\w+\.png", drawn)) == figures
+    names, _, rest = capsys.readouterr().out.splitlines()[-1].partition(", metrics.json")
+    assert sorted(names.split(", ")) == figures and rest == f" and report.md are in {tmp_path}"
+
+
+@each_script
+def test_figures_only_refuses_what_it_cannot_honour(script, run_of):
+    module = run_of(script).module
+    with pytest.raises(utils.InputError, match=r"draws what metrics\.json holds; leave out --lr"):
+        module.main("--seed 1 --lr 0.1 --figures-only".split())
 
 
 @pytest.mark.parametrize(
-    ("script", "flag"),
-    [("q1_vae", "--importance-samples 7"), ("q2_gan", "--perturb-dims 4"), ("q3_simsiam", "--knn-k 3")],
+    ("script", "part", "other"),
+    [
+        ("q1_vae", "curves", None),
+        ("q1_vae", "seeds", {}),
+        ("q2_gan", "digits", [[1]]),
+        ("q2_gan", "seeds", []),
+        ("q3_simsiam", "knn_accuracy_pixels", None),
+    ],
 )
-def test_figures_only_refuses_what_the_metrics_were_not_made_with(script, flag, copied):
-    run = copied(script)
-    before = digest(run.out)
-    with pytest.raises(utils.InputError, match=rf"metrics\.json was made with {flag.split()[0]} .*; leave out"):
-        run.module.main([*run.flags, *flag.split(), "--figures-only"])
-    assert digest(run.out) == before
-
-
-@pytest.mark.parametrize(
-    ("script", "part"),
-    [("q1_vae", "curves"), ("q1_vae", "seeds"), ("q2_gan", "digits"), ("q3_simsiam", "knn_accuracy_pixels")],
-)
-def test_metrics_of_an_earlier_version_are_named_in_one_line(script, part, copied):
+def test_metrics_of_an_earlier_version_are_named_in_one_line_and_nothing_is_drawn(script, part, other, copied):
     run = copied(script)
     metrics = json.loads((run.out / "metrics.json").read_text())
     del metrics["results"][part]
+    metrics["results"] |= {} if other is None else {part: other}
     (run.out / "metrics.json").write_text(json.dumps(metrics))
+    before = digest(run.out)
     with pytest.raises(utils.InputError, match=r"metrics\.json was made by an earlier version.*without --figures-only"):
         run.module.main(["--out", str(run.out), "--figures-only"])
+    assert digest(run.out) == before
+
+
+@each_script
+def test_figures_are_in_nobodys_style(script, copied):
+    run = copied(script)
+    before = {path.name: path.read_bytes() for path in run.out.glob("*.png")}
+    for name in before:
+        (run.out / name).unlink()
+    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "lines.linewidth": 9}):
+        run.module.main(run.flags)
+    assert {path.name: path.read_bytes() for path in run.out.glob("*.png")} == before
+
+
+@each_script
+def test_where_no_training_is_finished_it_is_said(script, copied, monkeypatch):
+    run = copied(script)
+    for path in run.out.glob("*.pt"):
+        path.unlink()
+    monkeypatch.setattr(run.module, "train", lambda *_: None)
+    with pytest.raises(utils.InputError, match=f"no training in {run.out} (is finished|has a snapshot)"):
+        run.module.main(run.flags)
 
 
 def fill_disk(monkeypatch, name):
@@ -166,7 +191,7 @@ def test_full_disk_is_named_and_keeps_figures_and_page(name, copied, monkeypatch
     before = digest(run.out)
     fill_disk(monkeypatch, name)
     with pytest.raises(utils.InputError, match=rf"cannot write .*{name}: No space left on device"):
-        run.module.main([*run.flags, "--figures-only"])
+        run.module.main(["--out", str(run.out), "--figures-only"])
     assert digest(run.out) == before
 
 
@@ -181,7 +206,7 @@ def test_figures_only_without_intact_metrics_is_refused(content, tmp_path):
 @pytest.mark.parametrize(
     ("script", "moments"),
     [  # with the optimisers' steps until a run is stopped plus those from what was saved to the end
-        ("q1_vae", {"SIGKILL replace": 72, "SIGKILL 12": 68, "SIGINT 20": 68, "SIGKILL save_metrics": 64}),
+        ("q1_vae", {"SIGKILL replace": 72, "SIGKILL 12": 68, "SIGINT 28": 68, "SIGKILL save_metrics": 64}),
         (
             "q2_gan",
             {"SIGKILL replace": 23, "SIGKILL 2": 25, "SIGKILL 11": 28, "SIGKILL snapshot_6_seed0.pt": 23}
@@ -192,7 +217,8 @@ def test_figures_only_without_intact_metrics_is_refused(content, tmp_path):
 )
 def test_run_that_was_stopped_goes_on_where_it_was_saved_to_identical_numbers(script, moments, run_of, tmp_path):
     run = run_of(script)
-    ends = stop_and_go_on(script, tmp_path, moments, run.flags)
+    ends, text = stop_and_go_on(script, tmp_path, moments, run.flags)
+    assert len(re.findall(r"interrupted; checkpoint_\w+\.pt goes on after", text)) == str(moments).count("SIGINT")
     for moment, steps in moments.items():
         assert ends[moment] == [130 if "SIGINT" in moment else -9, 0, steps], moment
         assert read_metrics(tmp_path / moment) == read_metrics(run.out), moment
@@ -268,15 +294,21 @@ def test_checkpoint_of_another_network_is_refused_with_the_first_module_that_dif
 
 def test_checkpoint_without_a_curve_is_named(saved):
     path, model = saved
-    with pytest.raises(utils.InputError, match=r"does not hold what this version needs; add --restart"):
+    with pytest.raises(utils.InputError, match=r"made by an earlier version, without elbo; add --restart"):
         runs.load_checkpoint(path, CONFIG, {"model": model}, ["loss", "elbo"])
 
 
 def test_ctrl_c_says_where_the_next_run_begins(saved, tmp_path):
-    gan = tmp_path / "gan.pt"
+    gan, absent = tmp_path / "gan.pt", tmp_path / "absent.pt"
     runs.save_checkpoint(gan, {}, {"model": saved[1]}, {"iteration": [10, 20], "seconds": [1, 1]})
-    for path, place in ((saved[0], "epoch 2"), (gan, "iteration 20"), (tmp_path / "absent.pt", "epoch 0")):
-        with pytest.raises(KeyboardInterrupt, match=rf"^{path.name} goes on after {place}$"), runs.interruptible(path):
+    for path, quick, text in (
+        (saved[0], False, "checkpoint.pt goes on after epoch 2"),
+        (gan, False, "gan.pt goes on after iteration 20"),
+        (gan, True, ""),
+        (absent, False, ""),
+    ):
+        args = argparse.Namespace(quick=quick, restart=True)
+        with pytest.raises(KeyboardInterrupt, match=f"^{text}$"), runs.interruptible(path, args):
             raise KeyboardInterrupt
 
 
@@ -375,7 +407,7 @@ def test_models_alone_give_the_numbers_of_their_run(model_run, run_of, drawn, tm
     assert metrics["data"] == "tiny digits" or script == "q1_vae"
 
 
-@pytest.mark.parametrize("flag", ["--quick", "--restart", "--repeats 2", "--figures-only"])
+@pytest.mark.parametrize("flag", ["--quick", "--restart", "--repeats 2"])
 def test_models_are_measured_without_training(flag, model_run):
     with pytest.raises(utils.InputError, match=f"without training; leave out {flag.split()[0]}"):
         model_run.module.main([*model_run.flags, *flag.split()])
@@ -423,7 +455,7 @@ def test_provenance_names_command_commit_and_processor_of_every_session(tmp_path
     git = ["git", "-C", str(repository), "-c", "user.name=a", "-c", "user.email=a@b"]
     (repository / "utils.py").write_text("first")
     monkeypatch.setattr(runs, "ROOT", repository)
-    monkeypatch.setattr(runs, "describe", lambda _: "cpu (a model)")
+    monkeypatch.setattr(utils, "describe", lambda _: "cpu (a model)")
     monkeypatch.setattr(sys, "argv", ["q1_vae.py", "--lr", "0.1", "--out", str(tmp_path / "a b"), "--restart"])
     args = q1_vae.get_args()
     command = f"python q1_vae.py --lr 0.1 --out '{tmp_path}/a b'"

@@ -88,8 +88,10 @@ def test_other_data_and_quick_have_folders_of_their_own_in_the_repository(
 ):
     monkeypatch.chdir(tmp_path)
     args = q1_vae.get_args(flags.split())
-    assert (args.data, args.out, args.restart, args.epochs) == (data, ROOT / out, restart, epochs)
-    assert args.data_dir == ROOT / "data" and list(tmp_path.iterdir()) == []
+    assert (args.data, args.out.resolve(), args.restart, args.epochs) == (data, ROOT / out, restart, epochs)
+    assert args.data_dir.resolve() == ROOT / "data" and list(tmp_path.iterdir()) == []
+    monkeypatch.chdir(ROOT)
+    assert q1_vae.get_args(flags.split()).out == Path(out)
 
 
 def test_quick_restarts_nothing_elsewhere_and_explicit_flags_win():
@@ -103,17 +105,18 @@ def test_help_is_in_groups(script, capsys):
         import_module(script).get_args(["--help"])
     _, *groups = re.split(r"\n(\w.*):\n(?:  default .*\n\n)?  -", capsys.readouterr().out)
     titles, texts = groups[::2], groups[1::2]
-    assert titles == ["options", "data and folders", "recipe", "measuring"]
+    assert titles == ["options", "data, folders, device", "recipe", "measuring"]
     assert "-data-dir" in texts[1] and "\n  --lr LR " in texts[2]
 
 
 def test_own_images_have_a_name_and_a_folder_of_their_own(tmp_path):
-    with pytest.raises(utils.InputError, match=r"--data digits: give binarized_mnist, mnist, synthetic, or make .*npz"):
-        q1_vae.get_args(["--data", "digits", "--data-dir", str(tmp_path)])
     np.savez(tmp_path / "digits.npz", **arrays())
     args = q1_vae.get_args(["--data", "digits", "--data-dir", str(tmp_path)])
-    assert args.out == ROOT / "results" / "q1_vae_digits"
+    assert args.out.resolve() == ROOT / "results" / "q1_vae_digits"
     assert utils.load_data(args.data, args.data_dir)["source"] == "made for a test"
+    for name in ("digit", "../data/digits", str(tmp_path / "digits"), "cifar10", ""):
+        with pytest.raises(utils.InputError, match=r"give binarized_mnist, mnist, synthetic, or NAME of .*/NAME\.npz"):
+            q1_vae.get_args(["--data", name, "--data-dir", str(tmp_path)])
 
 
 @pytest.mark.parametrize(("cuda", "mps", "expected"), [(1, True, "cuda"), (0, True, "mps"), (0, False, "cpu")])
@@ -237,7 +240,7 @@ sys.modules["matplotlib_inline"] = None  # not installed
 import q1_vae, matplotlib, utils
 assert os.environ["MPLBACKEND"] == "module://matplotlib_inline.backend_inline"
 assert matplotlib.rcParams["font.size"] == 30
-with utils.default_style:
+with utils.default_style():
     figure, _ = utils.subplots(1, 1)
     utils.save_figure(figure, utils.Path("figure.png"))
 assert matplotlib.rcParams["font.size"] == 30
@@ -459,26 +462,33 @@ def test_interrupted_download_leaves_nothing(name, kind, tmp_path, monkeypatch):
     assert "\n" not in str(error.value) and not tmp_path.exists()
 
 
-class Archived:
-    """Stands for torchvision's MNIST: unpacks the archive that lies there, else fails as without a network."""
+@pytest.mark.parametrize(
+    ("name", "kind", "archive", "last"),
+    [
+        ("mnist", "MNIST", "MNIST/raw/t10k-labels-idx1-ubyte.gz", "MNIST/raw/t10k-labels-idx1-ubyte"),
+        ("cifar10", "CIFAR10", "cifar-10-python.tar.gz", "cifar-10-batches-py/test_batch"),
+    ],
+)
+def test_archives_fetched_by_hand_are_unpacked(name, kind, archive, last, tmp_path, monkeypatch):
+    """By a class that unpacks the archive that lies there, and fails without as torchvision's without a network."""
 
-    def __init__(self, root, download=False, **_):
-        archive = Path(root, "MNIST", "raw", "train-images-idx3-ubyte.gz")
-        if download and not archive.exists():
-            raise RuntimeError("no network")
-        if download:
-            for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"):
-                archive.with_name(name).write_bytes(archive.read_bytes())
-        self.data, self.targets = np.zeros((4, 28, 28), np.uint8), np.zeros(4, np.uint8)
+    class Dataset:
+        def __init__(self, root, download=False, **_):
+            if download and not Path(root, archive).exists():
+                raise RuntimeError("no network")
+            if download:
+                for file in utils.MNIST_FILES if name == "mnist" else [last]:
+                    Path(root, file).parent.mkdir(parents=True, exist_ok=True)
+                    Path(root, file).write_bytes(Path(root, archive).read_bytes())
+            self.data, self.targets = np.zeros((4, 28, 28), np.uint8), np.zeros(4, np.uint8)
 
-
-def test_archives_fetched_by_hand_are_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr(utils, "MNIST", Archived)
-    archive = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte.gz"
-    archive.parent.mkdir(parents=True)
-    archive.write_bytes(b"packed")
-    assert utils.load_data("mnist", tmp_path)["train_images"].shape == (4, 28, 28)
-    assert (archive.parent / "train-labels-idx1-ubyte").read_bytes() == b"packed" == archive.read_bytes()
+    monkeypatch.setattr(utils, kind, Dataset)
+    path, foreign = tmp_path / archive, tmp_path / "imagenet.tar.gz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"packed")
+    foreign.symlink_to("nowhere")
+    assert utils.load_data(name, tmp_path)["train_images"].shape == (4, 28, 28)
+    assert (tmp_path / last).read_bytes() == b"packed" == path.read_bytes()
     assert not list(tmp_path.glob(".download-*"))
 
 
@@ -517,19 +527,22 @@ def test_synthetic_labels_name_the_digits():
 
 
 def test_what_a_kill_left_is_swept_after_a_day(tmp_path):
-    old, new = tmp_path / "checkpoint.pt.1234.part", tmp_path / "metrics.json.5678.part"
-    folder = tmp_path / "binarized_mnist" / ".download-abc"
-    folder.mkdir(parents=True)
-    for path in (old, new, folder / "file"):
+    old, new, other = (tmp_path / f"a.{name}.part" for name in ("0123abcd", "4567cdef", "notes"))
+    folders = [tmp_path / ".download-abc", tmp_path / "binarized_mnist" / ".download-abc"]
+    for path in (old, new, other, *(folder / "file" for folder in folders)):
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     np.savez(tmp_path / "mnist.npz", **arrays())
-    day = 24 * 60 * 60
-    for path, age in ((old, day + 60), (folder, day + 60), (new, day - 60)):
-        os.utime(path, (time.time() - age, time.time() - age))
+    day, now = 24 * 60 * 60, time.time()
+    for path, age in ((old, day + 60), (new, day - 60), (other, day + 60)):
+        os.utime(path, (now - age, now - age))
     runs.open_out(argparse.Namespace(out=tmp_path, restart=False), "q1_vae", [])
-    assert not old.exists() and new.exists() and folder.exists()
-    utils.load_data("mnist", tmp_path)
-    assert not folder.exists() and new.exists()
+    assert not old.exists() and new.exists() and other.exists()
+    for age, left in ((day - 60, True), (day + 60, False)):
+        for folder in folders:
+            os.utime(folder, (now - age, now - age))
+        utils.load_data("mnist", tmp_path)
+        assert [folder.exists() for folder in folders] == [left, left]
 
 
 def test_jobs_with_one_process_number_do_not_share_a_temporary_file(tmp_path, monkeypatch):
