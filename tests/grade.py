@@ -1,6 +1,6 @@
 """Grade submissions of the assignment: each function and class against an oracle, known mistakes by their name.
 
-    python tests/grade.py alice bob.zip carol.ipynb --jobs 2 --csv grades.csv
+    python tests/grade.py submissions --jobs 2 --csv grades.csv
     python tests/grade.py submission --gradescope results/results.json
 
 Each submission is imported and called in a process of its own, grade_child.py; grade_checks.py compares here.
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import textwrap
 import threading
 import time
 import warnings
@@ -26,40 +27,33 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from operator import itemgetter
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import BinaryIO
 
-from grade_checks import CHECKS, Wrong
+from grade_checks import CHECKS, Wrong, constant
 from grade_child import SOURCES, receive, send
 
-POINTS = {  # by problem; the points of an item are split evenly over its checks; the starter hands out what has 0
-    1: {
-        "log_likelihood_bernoulli": 1,
-        "log_likelihood_normal": 1,
-        "log_mean_exp": 1,
-        "kl_gaussian_gaussian_analytic": 1,
-        "kl_gaussian_gaussian_mc": 1,
-    },
-    2: {"vf_wasserstein_distance": 1, "lp_reg": 1, "Generator": 0, "Critic": 0},
+POINTS = {  # by problem; the points of an item are split evenly over its checks
+    1: {"log_likelihood_bernoulli": 1, "log_likelihood_normal": 1, "log_mean_exp": 1}
+    | {"kl_gaussian_gaussian_analytic": 1, "kl_gaussian_gaussian_mc": 1},
+    2: {"vf_wasserstein_distance": 1, "lp_reg": 1},
     3: {"SimSiam": 1, "SimSiam.loss": 1, "CosineSimilarity": 1},
 }
+ITEMS = {name: points for names in POINTS.values() for name, points in names.items()}
 KNOWN_MISTAKE = 0.5  # share of an item that a known mistake costs at most, where it explains every check that failed
 NUMBERS = {name: f"{problem}.{i}" for problem, names in POINTS.items() for i, name in enumerate(names, 1)}
-FILES = {  # where definitions are looked for first: the starter's names, then this repository's
-    1: ["q1_solution.py", "q1_vae.py"],
-    2: ["q2_solution.py", "q2_model.py", "q2_sampler.py", "q2_gan.py"],
-    3: ["q3_solution.py", "q3_simsiam.py"],
-}
 START_SECONDS = 120  # to import torch
-# seconds of processor time, or without using any: to read the files, to import one, to answer a call
-LIMITS = {"find": 30, "load": 30, "call": 10}
+LIMITS = {"find": 30, "load": 30, "call": 10}  # seconds, of processor time or idle: to read all, import one, answer
 PATIENCE = 4  # times these seconds pass by the clock before a busy machine's child is ended
 MOST_DEFINITIONS = 20  # of one name, of which the best counts
-MOST_CHARACTERS = 200  # of what a submission says
+one_line = partial(textwrap.shorten, width=200, placeholder=" …")  # of what a submission says
 MOST_BYTES = 1 << 28  # of a file, which is read at once
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".rar", ".7z")  # the last two to be named
 SETTINGS = (".json", ".yaml", ".yml", ".toml", ".cfg", ".ini", ".txt", ".csv")  # that a script may read
+INSTALLED = ("site-packages", "__MACOSX", "__pycache__")  # folders of what no student wrote
 NOT_FOUND, UNREAD = "not found", "cannot be read"
+FOUND = f"{NOT_FOUND}: found "  # what cannot be taken, or has another name
+NO_SUBMISSION = r"(?i)(?<![a-z])(old|backup|copy|starter|template)(?![a-z])"  # a folder of this name beside others
 NEEDED = r"\b(Name|Import|ModuleNotFound|FileNotFound)Error\b"  # of what a submission needs and lacks
 HUMAN = 0.25  # share of all points lost to packaging from which on a person should look
 
@@ -77,6 +71,7 @@ class Child:
     def __init__(self, folder: Path, seconds: float, submission: Path | None = None):
         self.folder, self.seconds, self.submission, self.notes = folder, seconds, submission, []
         self.process, self.requests, self.deadline = None, 0, time.monotonic() + seconds
+        self.answers = []  # of the definition that is called
 
     def start(self) -> None:
         if self.submission and self.requests:  # the process before may have changed or deleted its files
@@ -84,8 +79,8 @@ class Child:
             copy_sources(self.submission, self.folder, [])
         command = [sys.executable, str(Path(__file__).with_name("grade_child.py")), str(self.folder)]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONHASHSEED": "0"}
-        environment["PYTORCH_JIT"] = "0"  # torch.jit.script looks for the source in a file
-        environment["GRADED"] = str(self.folder)  # by which its processes are known
+        # its processes are known by GRADED, TMPDIR goes with it, and torch.jit.script looks for the source in a file
+        environment |= {"GRADED": str(self.folder), "TMPDIR": str(self.folder.parent), "PYTORCH_JIT": "0"}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self.process = subprocess.Popen(command, cwd=self.folder, env=environment, start_new_session=True, **pipes)
         running.add(self)
@@ -159,40 +154,41 @@ class Child:
 
     def call(self, args: list, **request) -> dict:
         """Call the definition, or with `init` a method of an object."""
-        return self.ask("call", args=args, **request)
+        reply = self.ask("call", args=args, **request)
+        if reply["value"] is None:
+            printed = f", prints: {reply['printed']}" if reply["printed"] else ""
+            raise Wrong(one_line(f"returns nothing{printed}"))
+        self.answers.append(reply["value"])
+        return reply
 
 
-def one_line(text: str) -> str:
-    return " ".join(text.split())[:MOST_CHARACTERS]
-
-
-# --- Grading ----------------------------------------------------------------------------------------------------------
-
-
-def grade_item(child: Child, problem: int, name: str) -> dict:
+def grade_item(child: Child, name: str) -> dict:
     """The result of one item, by the best of its definitions."""
     results = []
     try:
-        found = child.ask("find", name=name.split(".")[0], preferred=FILES[problem])["found"]
+        reply = child.ask("find", name=name.split(".")[0])
+        found, hint = reply["found"], reply["hint"]
         for where in found[:MOST_DEFINITIONS]:
-            results.append(grade_definition(child, name, *where))
+            results.append(grade_definition(child, name, where))
             if results[-1]["share"] == 1:
-                break
-        else:
-            if len(found) > MOST_DEFINITIONS:
-                child.notes.append(f"{name} has {len(found)} definitions: only {MOST_DEFINITIONS} were graded")
+                return results[-1]
+        if len(found) > MOST_DEFINITIONS:
+            child.notes.append(f"{name} has {len(found)} definitions: only {MOST_DEFINITIONS} were graded")
+        if hint and not any(result["share"] for result in results):
+            results.append(lost(name, FOUND + hint))
+            child.notes.append(f"{name} {FOUND}{hint}")
     except Exception as error:  # in whatever state the submission leaves its process and folder
         results.append(lost(name, str(error)))
     return max(results or [lost(name, NOT_FOUND)], key=itemgetter("share"))
 
 
-def grade_definition(child: Child, name: str, file: str, number: int | None, given: Iterable[str] = ()) -> dict:
+def grade_definition(child: Child, name: str, where: dict, given: Iterable[str] = ()) -> dict:
     """The result of an item by one definition, with the `given` ones of torch.nn for the submission's."""
-    failures = {}
+    failures, child.answers = {}, []
     try:
-        loaded = child.ask("load", name=name.split(".")[0], file=file, number=number, given=given)
+        loaded = child.ask("load", name=name.split(".")[0], given=given, **where)
         if not loaded["found"]:
-            raise Accident(": ".join([NOT_FOUND, *loaded["reasons"][:1]]))
+            raise Accident(one_line(": ".join([NOT_FOUND, *loaded["reasons"][:1]])))
         for title, check in CHECKS[name].items():
             try:
                 check(child.call)
@@ -200,13 +196,17 @@ def grade_definition(child: Child, name: str, file: str, number: int | None, giv
                 failures[title] = wrong
             except (TypeError, ValueError, RuntimeError, LookupError) as error:  # of a result that no check expects
                 failures[title] = Wrong(f"what it returns cannot be compared: {error}")
+        if constant(child.answers) and not common_mistakes(failures):
+            for wrong in failures.values():
+                if not re.search(r"Error\b|returns nothing", wrong.seen):
+                    wrong.seen, wrong.mistakes = f"{constant(child.answers)}: {wrong.seen}", []
         lacking = [wrong.seen for wrong in failures.values() if re.search(NEEDED, wrong.seen)]
         result = item_result(name, failures, "; ".join(loaded["reasons"] or lacking[:1]))
     except Exception as error:
         result = lost(name, str(error))
+    result["file"] = os.path.relpath(where["file"], child.folder)
     if name == "SimSiam.loss" and not given and result["share"] < 1:  # right, perhaps, but for the similarity
-        again = grade_definition(child, name, file, number, ["CosineSimilarity"])
-        result = max(result, again, key=itemgetter("share"))
+        result = max(result, grade_definition(child, name, where, ["CosineSimilarity"]), key=itemgetter("share"))
     return result
 
 
@@ -215,85 +215,133 @@ def lost(name: str, reason: str) -> dict:
     return item_result(name, dict.fromkeys(CHECKS[name], Wrong(reason)), reason)
 
 
+def common_mistakes(failures: dict[str, Wrong]) -> list[str]:
+    """The known mistakes that explain every check that failed."""
+    first = next(iter(failures.values()), Wrong(""))
+    return [mistake for mistake in first.mistakes if all(mistake in wrong.mistakes for wrong in failures.values())]
+
+
 def item_result(name: str, failures: dict[str, Wrong], packaging: str) -> dict:
     """What --json writes of an item: points, checks, and what of the packaging may have cost them."""
     share = 1 - sum(1 - wrong.share for wrong in failures.values()) / len(CHECKS[name])
     notes = {title: wrong.note() for title, wrong in failures.items()}
-    if failures:
-        first, *others = failures
-        mistakes = failures[first].mistakes
-        common = [mistake for mistake in mistakes if all(mistake in failures[title].mistakes for title in others)]
-        if common:
-            share = max(share, 1 - KNOWN_MISTAKE)
-            notes = dict.fromkeys(failures, "the same mistake")
-            notes[first] = failures[first].note(common[0])
+    common = common_mistakes(failures)
+    named = [title for title, wrong in failures.items() if wrong.named]
+    if common and named:
+        share = max(share, 1 - KNOWN_MISTAKE)
+        notes = dict.fromkeys(failures, "the same mistake")
+        notes[named[0]] = failures[named[0]].note(common[0])
     rows = [{"name": title, "passed": title not in failures, "note": notes.get(title, "")} for title in CHECKS[name]]
-    problem = next(problem for problem, names in POINTS.items() if name in names)
-    possible = POINTS[problem][name]
-    result = {"problem": problem, "name": name, "points": round(possible * share, 4), "possible": possible}
-    return result | {"share": share, "checks": rows, "packaging": packaging if failures else ""}
+    problem, points = int(NUMBERS[name][0]), round(ITEMS[name] * share, 4)
+    result = {"problem": problem, "name": name, "points": points, "possible": ITEMS[name], "share": share}
+    return result | {"checks": rows, "packaging": packaging if failures else ""}
 
 
-def copy_sources(submission: Path, folder: Path, notes: list[str]) -> None:
-    """Copy what is to be read of a submission, a folder, a file or an archive; note what cannot be."""
-    if os.path.isfile(submission):
-        if not is_read(Path(submission.name)):
-            notes.append(f"{submission.name} {UNREAD}: neither a folder nor a .py or .ipynb file nor an archive")
-        copy(Path(submission.name), partial(submission.open, "rb"), folder, notes)
-        return
-    for parent, _, names in os.walk(submission, onerror=lambda error: notes.append(f"{UNREAD}: {error}")):
-        for path in (Path(parent, name) for name in names):
-            if os.path.isfile(path):  # and no pipe
-                copy(path.relative_to(submission), partial(path.open, "rb"), folder, notes)
+def contents(top: Path, notes: list[str]) -> Iterator[tuple[Path, Callable | None]]:
+    """The paths in a folder, in an archive or in a folder of one, or a file's own name, each with what opens a file."""
+    file = next(filter(os.path.isfile, (top, *top.parents)), None)
+    if file and file.suffix.lower() in ARCHIVES:
+        with file.open("rb") as archive:
+            for path, open_member in members(archive):
+                if top in (file / path).parents:
+                    yield (file / path).relative_to(top), open_member
+                elif top == file / path and open_member:  # an archive within it
+                    yield Path(top.name), open_member
+    elif file:
+        yield Path(file.name), partial(file.open, "rb")
+    else:
+        for parent, folders, files in os.walk(top, onerror=lambda error: notes.append(f"{UNREAD}: {error}")):
+            for path in (Path(parent, name) for name in (*folders, *files)):
+                yield path.relative_to(top), partial(path.open, "rb") if os.path.isfile(path) else None  # or a pipe
+
+
+def copy_sources(submission: Path, folder: Path, notes: list[str]) -> list[str]:
+    """Copy what is to be read of a submission; note what cannot be, and return the names of what is not to be."""
+    others = []
+    try:
+        for path, open_file in contents(submission, notes):
+            if open_file and is_read(path):
+                copy(path, open_file, folder, notes)
+            elif open_file:
+                others.append(path.name)
+    except Exception as error:  # damaged, encrypted, unreadable: there are many kinds
+        notes.append(f"{submission.name} {UNREAD}: {one_line(str(error))}")
+    return sorted(others)
 
 
 def copy(path: Path, open_file: Callable[[], BinaryIO], folder: Path, notes: list[str]) -> None:
     """Copy a file, of an archive what is in it, to its path within a folder."""
-    path = Path(re.sub(r"\.(py|ipynb)\.txt$", r".\1", str(path), flags=re.IGNORECASE))
-    if not is_read(path):
-        return
     try:
         if sum(Path(part).suffix.lower() in ARCHIVES for part in path.parts) > 4:  # one may contain itself
             raise ValueError("too many archives within each other")
         with open_file() as file:
             if path.suffix.lower() in ARCHIVES:
                 for name, open_member in members(file):
-                    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", "..")]
-                    copy(path.joinpath(*parts), open_member, folder, notes)
+                    if open_member and is_read(path / name):
+                        copy(path / name, open_member, folder, notes)
                 return
             content = file.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
             raise ValueError(f"more than {MOST_BYTES >> 20} MB")
+        path = Path(re.sub(r"\.(py|ipynb)\.txt$", r".\1", str(path), flags=re.IGNORECASE))
         target = (folder / path).with_suffix(path.suffix.lower())
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
-    except Exception as error:  # damaged, encrypted, unreadable: there are many kinds
+    except Exception as error:  # as above
         notes.append(f"{path} {UNREAD}: {one_line(str(error))}")
 
 
-def members(file: BinaryIO) -> Iterator[tuple[str, Callable[[], BinaryIO]]]:
-    """The names of the files in an archive, whatever it is called, with functions that open them."""
+def members(file: BinaryIO) -> Iterator[tuple[Path, Callable[[], BinaryIO] | None]]:
+    """The paths in an archive, whatever it is called, with functions that open the files among them."""
     if zipfile.is_zipfile(file):
         archive = zipfile.ZipFile(file)
-        for info in archive.infolist():
-            if not info.is_dir():
-                yield info.filename, partial(archive.open, info)
-        return
-    file.seek(0)
-    try:
-        archive = tarfile.open(fileobj=file)  # noqa: SIM115, closed with the file
-    except tarfile.ReadError:
-        raise ValueError("neither a .zip nor a .tar file") from None
-    for info in archive:
-        if info.isfile():
-            yield info.name, partial(archive.extractfile, info)
+        found = ((i.filename, None if i.is_dir() else partial(archive.open, i)) for i in archive.infolist())
+    else:
+        file.seek(0)
+        try:
+            archive = tarfile.open(fileobj=file)  # noqa: SIM115, closed with the file
+        except tarfile.ReadError:
+            raise ValueError("neither a .zip nor a .tar file") from None
+        found = ((i.name, partial(archive.extractfile, i) if i.isfile() else None) for i in archive)
+    for name, open_member in found:
+        yield Path(*(part for part in name.replace("\\", "/").split("/") if part not in ("", ".", ".."))), open_member
 
 
 def is_read(path: Path) -> bool:
     """Whether a path within a submission is to be read; hidden folders and installed packages are not."""
-    packages = {"site-packages", "__MACOSX", "__pycache__"} & set(path.parts)
-    hidden = any(part.startswith(".") for part in path.parts)
-    return path.suffix.lower() in (*SOURCES, *ARCHIVES, *SETTINGS) and not packages and not hidden
+    left_out = [part for part in path.parts if part.startswith(".") or part in INSTALLED]
+    return path.suffix.lower() in (*SOURCES, *ARCHIVES, *SETTINGS) and not left_out
+
+
+def split(given: Path) -> tuple[list[Path], str]:
+    """The submissions in what was given, several where folders or archives at its top define the same item, and why."""
+    top, below = given, {given: True}  # what lies at the top, and whether it is a folder or an archive
+    try:
+        while len(below) == 1 and all(below.values()):
+            (top,), below = below, {}
+            for path, open_file in contents(top, []):
+                several = len(path.parts) > 1 or open_file is None or path.suffix.lower() in ARCHIVES
+                if is_read(Path(path.parts[0], "a.py")):
+                    below[top / path.parts[0]] = below.get(top / path.parts[0]) or several
+    except Exception:  # what cannot be read is noted when it is graded
+        return [given], ""
+    first = {}
+    for path in sorted(path for path in below if below[path] and not re.search(NO_SUBMISSION, path.name)):
+        bare = re.sub(rf"({'|'.join(map(re.escape, ARCHIVES))})+$", "", path.name, flags=re.IGNORECASE)
+        for name in defined(path):
+            if first.setdefault(name, bare) != bare:  # and not a folder with the archive that it came in
+                paths = sorted(path for path in below if below[path] or path.suffix not in (*SETTINGS, ".md"))
+                return paths, f"{given}: {len(paths)} submissions, as {first[name]} and {bare} both define {name}"
+    return [given], ""
+
+
+def defined(part: Path) -> list[str]:
+    """The items that are defined in a folder or an archive."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        copy_sources(part, Path(scratch), [])
+        files = [path for path in Path(scratch).rglob("*") if path.suffix in SOURCES and path.is_file()]
+        text = "\n".join(path.read_text("latin-1") for path in files)
+    return [name for name in ITEMS if re.search(rf"(\b|\\n)(def|class)\s+{name}\b", text)]
 
 
 def grade(submission: Path, seconds: float) -> dict:
@@ -302,53 +350,39 @@ def grade(submission: Path, seconds: float) -> dict:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         child = Child(Path(scratch).resolve() / "submission", seconds, submission)
         try:
-            copy_sources(submission, child.folder, child.notes)
+            others = copy_sources(submission, child.folder, child.notes)
             if any(path.suffix in SOURCES and path.is_file() for path in child.folder.rglob("*")):
-                items = [grade_item(child, problem, name) for problem, names in POINTS.items() for name in names]
+                items = [grade_item(child, name) for name in ITEMS]
             else:
-                files = sorted(file for *_, files in os.walk(submission) for file in files if not is_read(Path(file)))
-                note = "no .py or .ipynb file"
-                child.notes.append(f"{', '.join(files[:5])} {UNREAD}: {note}" if files else note)
-                items = [lost(name, NOT_FOUND) for name in NUMBERS]
+                unread = f"{', '.join(others[:5])} {UNREAD}: " if others else ""
+                child.notes.append(f"{unread}no .py or .ipynb file")
+                items = [lost(name, NOT_FOUND) for name in ITEMS]
         except Exception as error:  # of the grader: it ends no batch
-            items = [lost(name, f"not graded: {error!r}") for name in NUMBERS]
+            items = [lost(name, f"not graded: {error!r}") for name in ITEMS]
         finally:
             child.stop()
     points, possible = (round(sum(item[key] for item in items), 4) for key in ("points", "possible"))
-    return {
-        "path": label(submission),
-        "points": points,
-        "possible": possible,
-        "seconds": round(time.perf_counter() - start, 1),
-        "needs_human": "; ".join(reasons(items, child.notes)),
-        "items": items,
-        "notes": child.notes,
-    }
+    seconds = round(time.perf_counter() - start, 1)
+    result = {"path": submission.name, "points": points, "possible": possible, "seconds": seconds}
+    return result | {"needs_human": "; ".join(reasons(items, child.notes)), "items": items, "notes": child.notes}
 
 
 def reasons(items: list[dict], notes: list[str]) -> list[str]:
     """Why a person should look at a submission; not where a problem was left out of what could be read."""
     unread = [note for note in notes if UNREAD in note]
-    wanting = [item for item in items if item["packaging"]]
-    if not unread and any(item["packaging"] != NOT_FOUND for item in items if item["possible"]):
-        wanting = [item for item in wanting if item["packaging"] != NOT_FOUND]
+    certain = [note for note in notes if FOUND in note]
+    left_out = NOT_FOUND if not unread and any(item["packaging"] != NOT_FOUND for item in items) else ""
+    wanting = [item for item in items if item["packaging"] not in ("", left_out)]
     missed = sum(item["possible"] - item["points"] for item in wanting)
     if missed < HUMAN * sum(item["possible"] for item in items):
-        return []
-    return list(dict.fromkeys([*unread, *(item["packaging"] for item in wanting)]))
-
-
-# --- Output -----------------------------------------------------------------------------------------------------------
+        return certain
+    packaging = [item["packaging"] for item in wanting if not item["packaging"].startswith(FOUND)]
+    return list(dict.fromkeys([*unread, *certain, *packaging]))
 
 
 def printable(lines: list[str]) -> str:
     """Lines of text, without what would move a terminal's cursor."""
     return "\n".join("".join(c if c.isprintable() else " " for c in line).rstrip() for line in lines)
-
-
-def label(path: Path) -> str:
-    """A path as --csv writes it, whatever bytes are in it."""
-    return str(path).encode(errors="backslashreplace").decode()
 
 
 def first_note(item: dict) -> str:
@@ -360,29 +394,30 @@ def block(result: dict) -> str:
     for item in result["items"]:
         name = f"{NUMBERS[item['name']]} {item['name']}"
         lines.append(f"  {name:<36} {item['points']:>5.4g} / {item['possible']}   {first_note(item)}")
-    return printable([*lines, *(f"  note: {note}" for note in result["notes"])])
+    human = [f"  needs a human: {result['needs_human']}"] if result["needs_human"] else []
+    return printable([*lines, *(f"  note: {note}" for note in result["notes"]), *human])
 
 
 def feedback(result: dict) -> str:
-    lines = [f"{result['points']:g} of {result['possible']} points", ""]
+    """A student's text: the points, what is wrong, and what was taken from which file."""
+    lines, files = [f"{result['points']:g} of {result['possible']} points", ""], {}
     for item in result["items"]:
-        points = f"{item['points']:g} of {item['possible']}" if item["possible"] else "handed out, without points"
-        lines.append(f"{NUMBERS[item['name']]} {item['name']}: {points}")
-        failed = [check for check in item["checks"] if not check["passed"]]
-        if len({check["note"] for check in failed}) == 1 < len(failed):  # an accident, or not found
-            failed = [{"name": "all checks", "note": failed[0]["note"]}]
-        lines += [f"    {check['name']}: {check['note']}" for check in failed]
+        if "file" in item:
+            files.setdefault(item["file"], []).append(item["name"])
+        failed = {}  # the checks of each note
+        for check in item["checks"]:
+            if not check["passed"]:
+                failed.setdefault(check["note"], []).append(check["name"])
+        if failed:
+            lines.append(f"{NUMBERS[item['name']]} {item['name']}: {item['points']:g} of {item['possible']}")
+        for note, checks in failed.items():
+            lines.append(f"    {'all checks' if len(item['checks']) == len(checks) > 1 else ', '.join(checks)}: {note}")
+    lines += ["", *(f"Taken from {file}: {', '.join(names)}" for file, names in files.items())]
     return printable([*lines, "", *(f"Note: {note}" for note in result["notes"])]).rstrip() + "\n"
 
 
 def header() -> list[str]:
-    items = [f"{number} {name}" for name, number in NUMBERS.items()]
-    return ["submission", *items, "total", "needs a human", "notes"]
-
-
-def row(result: dict) -> list[str]:
-    points = [f"{item['points']:g}" for item in result["items"]]
-    return [result["path"], *points, f"{result['points']:g}", result["needs_human"], "; ".join(result["notes"])]
+    return ["submission", *(f"{number} {name}" for name, number in NUMBERS.items()), "total", "needs a human", "notes"]
 
 
 def write_rows(path: Path, rows: Iterable[list[str]], mode: str) -> None:
@@ -396,27 +431,35 @@ def read_rows(path: Path) -> dict[str, list[str]]:
         first, *rows = [*csv.reader(file)] or [header()]
     if first != header():
         raise ValueError
-    return {row[0]: row for row in rows if len(row) == len(first)}
+    return {row[0]: row for row in rows if len(row) == len(first) and [float(cell) for cell in row[1:-2]]}
 
 
-def text_names(paths: list[Path]) -> dict[Path, str]:
-    """Names for the students' texts: the submissions', with the folders in which they differ."""
-    common = os.path.commonpath([path.resolve().parent for path in paths])
-    return {path: path.resolve().relative_to(common).as_posix().replace("/", "_") + ".txt" for path in paths}
+def short_names(paths: list[PurePath]) -> dict[PurePath, str]:
+    """Of absolute paths the part in which they differ, which is all of them on two drives."""
+    common = next((folder for folder in paths[0].parents if all(folder in path.parents for path in paths)), PurePath())
+    short = {path: (path.relative_to(common) if common.parts else path).as_posix() for path in paths}
+    return {path: name.encode(errors="backslashreplace").decode() for path, name in short.items()}  # any bytes
+
+
+def summary(rows: list[list[str]]) -> str:
+    """How many submissions, their mean, the items most often wrong, and who needs a human."""
+    wrong = {}
+    for column, (name, number) in enumerate(NUMBERS.items(), 1):
+        wrong[f"{number} {name}"] = sum(float(row[column]) < ITEMS[name] for row in rows)
+    worst = [f"{item} ({wrong[item]})" for item in sorted(wrong, key=wrong.get, reverse=True)[:3] if wrong[item]]
+    mean = sum(float(row[-3]) for row in rows) / len(rows)
+    lines = [f"{len(rows)} submissions, {mean:.3g} of {sum(ITEMS.values())} points on average"]
+    lines += [f"Most often wrong: {', '.join(worst) or 'nothing'}"]
+    return printable([*lines, f"Needs a human: {', '.join(row[0] for row in rows if row[-2]) or 'nobody'}"])
 
 
 def gradescope(result: dict) -> dict:
-    tests = [
-        {
-            "name": item["name"],
-            "number": NUMBERS[item["name"]],
-            "score": item["points"],
-            "max_score": item["possible"],
-            "status": "passed" if all(check["passed"] for check in item["checks"]) else "failed",
-            "output": "\n".join(f"{c['name']}: {'passed' if c['passed'] else c['note']}" for c in item["checks"]),
-        }
-        for item in result["items"]
-    ]
+    tests = []
+    for item in result["items"]:
+        test = {"name": item["name"], "number": NUMBERS[item["name"]], "score": item["points"]}
+        status = "passed" if all(check["passed"] for check in item["checks"]) else "failed"
+        output = "\n".join(f"{c['name']}: {'passed' if c['passed'] else c['note']}" for c in item["checks"])
+        tests.append(test | {"max_score": item["possible"], "status": status, "output": output})
     return {"score": result["points"], "execution_time": result["seconds"], "output": block(result), "tests": tests}
 
 
@@ -424,13 +467,17 @@ def attempt(write: Callable, *args) -> None:
     """Write something; what cannot be written is told, and ends nothing."""
     try:
         write(*args)
-    except OSError as error:
-        print(f"grade.py: {error}", file=sys.stderr)
+    except (OSError, ValueError) as error:  # a ValueError of a closed stream
+        if write is print:
+            sys.stdout = None  # so that nothing is printed any longer
+        with contextlib.suppress(OSError, ValueError):
+            print(f"grade.py: {error}", file=sys.stderr)
 
 
 def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.error = lambda message: parser.exit(2, f"grade.py: {message}\n")
+    tell = partial(print, file=sys.stderr)
+    parser.error = lambda message: sys.exit(attempt(tell, f"grade.py: {message}") or 2)
     add = parser.add_argument
     add("submissions", nargs="+", type=Path, metavar="SUBMISSION", help="a folder, a .py or .ipynb file, or an archive")
     add("--csv", type=Path, metavar="FILE", help="write a row for each submission as it is graded; go on with the file")
@@ -447,17 +494,15 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--gradescope takes one submission")
     if args.jobs < 1 or not args.timeout > 0:
         parser.error("--jobs and --timeout must be positive")
-    for path in filter(None, (args.csv, args.json, args.gradescope, args.feedback)):
-        try:
-            if path == args.feedback:
-                path.mkdir(exist_ok=True)
-            else:
-                path.open("a").close()
-        except OSError:
-            parser.error(f"{path} cannot be written: give a path in a folder that exists")
     try:
+        if args.feedback:
+            args.feedback.mkdir(exist_ok=True)
+        for path in filter(None, (args.csv, args.json, args.gradescope)):
+            path.open("a").close()
         args.rows = read_rows(args.csv) if args.csv else {}
-    except (OSError, ValueError, csv.Error):
+    except OSError as error:
+        parser.error(f"{error.filename} cannot be written: give a path in a folder that exists")
+    except (ValueError, csv.Error):
         parser.error(f"{args.csv} is not a file of an earlier run with the same items: move it away")
     return args
 
@@ -465,51 +510,72 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = get_args(argv)
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace", line_buffering=True)
+        if hasattr(stream, "reconfigure") and not stream.closed:  # a notebook's has none
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
     warnings.simplefilter("ignore")  # of torch, about what a submission returns
-    rows, results, writing, names = args.rows, {}, threading.Lock(), text_names(args.submissions)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    try:
+        grade_all(args)
+    except KeyboardInterrupt:
+        attempt(partial(print, file=sys.stderr), "grade.py: stopped; what was graded is written")
+        raise SystemExit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
-    def is_left(path: Path) -> bool:
-        has_text = not args.feedback or (args.feedback / names[path]).exists()
-        return label(path) not in rows or not has_text or bool(args.gradescope)
+
+def grade_all(args: argparse.Namespace) -> None:
+    paths = {}
+    for path in map(Path, map(os.path.abspath, args.submissions)):
+        parts, reason = ([path], "") if args.gradescope else split(path)
+        paths |= dict.fromkeys(parts)
+        if reason:
+            attempt(print, reason + "\n")
+    names = short_names(list(paths))
+    rows, results, writing = args.rows, {}, threading.Lock()
+    texts = {path: re.sub(r"[\\/:]", "_", name) + ".txt" for path, name in names.items()}
 
     def finish(path: Path) -> None:
-        result = grade(path, args.timeout)
+        result = grade(path, args.timeout) | {"path": names[path]}
         with writing:
-            results[label(path)], rows[label(path)] = result, row(result)
-            attempt(print, block(result) + "\n")
+            points = [f"{item['points']:g}" for item in (*result["items"], result)]
+            results[path] = result
+            rows[names[path]] = [names[path], *points, result["needs_human"], "; ".join(result["notes"])]
             if args.csv:
-                attempt(write_rows, args.csv, [row(result)], "a")
+                attempt(write_rows, args.csv, [rows[names[path]]], "a")
             if args.feedback:
-                text = feedback(result).encode(errors="backslashreplace")
-                attempt((args.feedback / names[path]).write_bytes, text)
+                attempt((args.feedback / texts[path]).write_bytes, feedback(result).encode(errors="backslashreplace"))
 
-    left = [path for path in args.submissions if is_left(path)]
-    if len(left) < len(args.submissions):
-        print(f"{len(args.submissions) - len(left)} of them in {args.csv} already", end="\n\n")
+    lacks_text = {path for path in paths if args.feedback and not (args.feedback / texts[path]).exists()}
+    left = [path for path in paths if names[path] not in rows or path in lacks_text or args.gradescope]
+    if len(left) < len(paths):
+        attempt(print, f"{len(paths) - len(left)} of them in {args.csv} already\n")
     if args.csv:  # without the piece of a row that a crash leaves
         write_rows(args.csv, [header(), *rows.values()], "w")
     pool = ThreadPoolExecutor(args.jobs)
     try:
-        for future in [pool.submit(finish, path) for path in left]:
+        for path, future in {path: pool.submit(finish, path) for path in left}.items():
             future.result()
+            attempt(print, block(results[path]) + "\n")
+            left = left[1:]
     except KeyboardInterrupt:
         stopping.set()
         for child in list(running):
             child.kill()
-        print("grade.py: stopped; what was graded is written", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
-        order = [path for path in dict.fromkeys([*map(label, args.submissions), *rows]) if path in rows]
+        for path in filter(results.get, left):  # what was graded before what was stopped
+            attempt(print, block(results[path]) + "\n")
+        own = [names[path] for path in paths if names[path] in rows]
         if args.csv:
-            attempt(write_rows, args.csv, [header(), *(rows[path] for path in order)], "w")
+            attempt(write_rows, args.csv, [header(), *(rows[name] for name in dict.fromkeys([*own, *rows]))], "w")
         if args.json:
-            graded = {"submissions": [results[path] for path in order if path in results]}
+            graded = {"submissions": [results[path] for path in paths if path in results]}
             attempt(args.json.write_text, json.dumps(graded, indent=1) + "\n")
     if args.gradescope:
-        result = gradescope(results[label(args.submissions[0])])
-        attempt(args.gradescope.write_text, json.dumps(result, indent=1) + "\n")
+        attempt(args.gradescope.write_text, json.dumps(gradescope(*results.values()), indent=1) + "\n")
+    if len(own) > 1:
+        attempt(print, summary([rows[name] for name in own]))
 
 
 if __name__ == "__main__":

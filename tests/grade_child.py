@@ -1,10 +1,7 @@
-"""The child of grade.py: finds the definitions of one submission and answers calls to them, tensors in, tensors out.
+"""The child of grade.py: finds the definitions in a folder and answers calls to them, tensors in, tensors out.
 
-    python tests/grade_child.py FOLDER
-
-It reads requests from its standard input and writes replies to its standard output, each a length in eight bytes and
-what torch.save makes of a dict. What the submission itself reads or prints is kept apart from both. No expected value
-comes here: grade.py compares.
+Requests come from its standard input, replies go to its standard output, each a length in eight bytes and a dict by
+torch.save, apart from what the submission reads or prints. No expected value comes here: grade.py compares.
 """
 
 import __future__
@@ -12,26 +9,25 @@ import __future__
 import ast
 import builtins
 import contextlib
-import copy
 import dis
 import errno
 import importlib.util
 import inspect
 import io
 import json
+import math
 import os
 import random
 import re
 import signal
-import struct
 import sys
 import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from difflib import SequenceMatcher
 from functools import cache, partial, wraps
 from importlib.machinery import PathFinder
-from operator import itemgetter
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, BinaryIO
@@ -49,6 +45,7 @@ ON_CPU = "asks for a GPU, runs on the CPU here"
 SCRIPT_ONLY = ("__name__ == '__main__'", "'__main__' == __name__")
 NOT_PYTHON = "bash cmd cython html javascript js latex markdown perl R ruby script sh sql svg sx system".split()
 COMMANDS = "apt apt-get cd conda curl git kaggle ls mkdir pip pip3 unzip wget".split()
+word = partial(re.sub, r"\W", "_")  # a file's name as it can be imported
 READ_AS = [  # lines that this Python cannot read, and what stands for them
     (r"%time\s+(.+)", r"\1"),
     (r"""%run\s+(?:-\w+\s+)*["']?(?:.*/)?(.+?)\.(?:py|ipynb)\b.*""", lambda match: f"from {word(match[1])} import *"),
@@ -56,6 +53,8 @@ READ_AS = [  # lines that this Python cannot read, and what stands for them
     (r"[%!?].*|.*\?|[^=()#]+=\s*[%!].*", "pass"),
     (rf"({'|'.join(COMMANDS)})(\s.*)?", "pass"),
 ]
+DEFINITION = r'(?:^|")([ \t]*)(?:def|class)\s+(\w+)'  # a script's line or a string of a notebook
+NEARLY = 0.85  # how alike two names are
 BEGINNING = r"(?!(else|elif|except|finally)\b)[^\s#)\]}]"  # of a line that begins a statement of the top level
 notes = []  # what went wrong while the submission's files were read, one line each
 
@@ -63,35 +62,28 @@ notes = []  # what went wrong while the submission's files were read, one line e
 def send(stream: BinaryIO, message: dict) -> None:
     buffer = io.BytesIO()
     torch.save(message, buffer)
-    stream.write(struct.pack("<Q", buffer.tell()) + buffer.getvalue())
+    stream.write(buffer.tell().to_bytes(8, "little") + buffer.getvalue())
     stream.flush()
 
 
 def receive(stream: BinaryIO, limit: int = 1 << 28) -> dict:
-    """Raises EOFError where the other side has gone, ValueError for what is no message."""
+    """Raises EOFError where the other side has gone, what torch.load raises for what is no message or too long."""
     header = stream.read(8)
     if len(header) < 8:
         raise EOFError
-    (size,) = struct.unpack("<Q", header)
-    if size > limit:
-        raise ValueError(f"a message of {size} bytes")
+    size = min(int.from_bytes(header, "little"), limit)
     return torch.load(io.BytesIO(stream.read(size)), weights_only=True)
-
-
-# --- Limits -----------------------------------------------------------------------------------------------------------
 
 
 class TooSlow(BaseException):
     """Raised in what takes too long; no Exception, so that a submission's `except Exception` lets it pass."""
 
 
-limits = []  # of what is under way, the innermost last: seconds, processor time and clock at its start
+limits = [(math.inf, 0, 0)]  # of a request and what is under way in it: seconds, processor time and clock at its start
 
 
 def check_time(*_: Any) -> None:
     """Called ten times a second: an endless loop uses processor time, what waits for something uses none."""
-    if not limits:
-        return
     seconds, began, start = limits[-1]
     used, passed = time.process_time() - began, time.monotonic() - start
     if used > seconds:
@@ -153,14 +145,11 @@ def stay_on_cpu() -> None:
             setattr(torch.cuda, name, getattr(torch, name, None))
     torch.cuda.device = torch.cuda.stream = contextlib.nullcontext
     torch.cuda.Event = torch.cuda.Stream = NoEvent
-    for name in ("set_default_device", "set_default_tensor_type"):
+    for name in ("set_default_device", "set_default_tensor_type"):  # torch._dynamo wants a function for each
         setattr(torch, name, lambda *_: None)
     torch.Generator = CPUGenerator
     torch.compile = lambda function=None, **_: function or torch.compile
     OnCPU().__enter__()
-
-
-# --- Files ------------------------------------------------------------------------------------------------------------
 
 
 def add_note(line: str) -> str:
@@ -174,14 +163,9 @@ def describe(place: str, error: BaseException) -> str:
     text = ""
     with contextlib.suppress(Exception):  # its text may raise, too
         text = error.msg if isinstance(error, SyntaxError) else str(error)
-        text = text.strip().split("\n")[0].replace(f"{os.getcwd()}/", "")[:200]
+        text = text.strip().split("\n")[0].replace(f"{os.getcwd()}/", "")[:10_000]
     kind = "" if isinstance(error, TooSlow) else type(error).__name__
     return ": ".join(filter(None, [place, kind, text]))
-
-
-def word(name: str) -> str:
-    """A file's name as it can be imported."""
-    return re.sub(r"\W", "_", name)
 
 
 def decode(data: bytes) -> str:
@@ -189,8 +173,7 @@ def decode(data: bytes) -> str:
     try:
         return importlib.util.decode_source(data)
     except (SyntaxError, UnicodeDecodeError):
-        encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "cp1252"
-        return io.TextIOWrapper(io.BytesIO(data), encoding, errors="replace").read()
+        return data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "cp1252", errors="replace")
 
 
 def cells(text: str, place: str) -> Iterator[tuple[str, str]]:
@@ -246,9 +229,6 @@ def parse(text: str, place: str) -> list[ast.stmt]:
                 leave_out(lines, at)
 
 
-# --- Definitions ------------------------------------------------------------------------------------------------------
-
-
 def names(code: CodeType) -> tuple[set[str], set[str]]:
     """The global names that a piece of code and the functions in it read, and those that it binds or deletes."""
     reads, binds = set(), set()
@@ -266,12 +246,11 @@ def names(code: CodeType) -> tuple[set[str], set[str]]:
 
 def here(node: ast.AST) -> Iterator[ast.AST]:
     """The nodes that are executed with a statement, those of functions and classes in it left out."""
-    left = [node]
-    while left:
-        part = left.pop()
+    parts = [node]
+    for part in parts:  # and those that are added
         yield part
         if not isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
-            left += ast.iter_child_nodes(part)
+            parts += ast.iter_child_nodes(part)
 
 
 def root(node: ast.AST) -> str:
@@ -288,12 +267,18 @@ def changed(nodes: Iterable[ast.AST]) -> tuple[set[str], set[str]]:
         if isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load):
             stores.add(root(node))  # cfg["a"] = 1
         elif isinstance(node, ast.Call):
-            function = getattr(node.func, "attr", root(node.func))
-            if re.search(r"setattr$|shuffle$|[^_]_$", function):
+            if re.search(r"setattr$|shuffle$|[^_]_$", getattr(node.func, "attr", root(node.func))):
                 stores |= {root(argument) for argument in node.args}  # nn.init.zeros_(w)
         elif isinstance(node, ast.Expr) and isinstance(getattr(node.value, "func", None), ast.Attribute):
             receivers.add(root(node.value))  # cfg.update(a=1)
     return stores, receivers
+
+
+def marimo_cell(node: ast.stmt) -> list[ast.stmt]:
+    """The statements of a cell of a marimo notebook, which share their names; else the statement itself."""
+    is_block = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.With)
+    is_cell = is_block and re.match(r"(@app\.cell|with app\.setup)\b", ast.unparse(node))
+    return [part for part in node.body if not isinstance(part, ast.Return)] if is_cell else [node]
 
 
 class Statement:
@@ -304,18 +289,19 @@ class Statement:
         self.is_script = is_script  # under if __name__ == "__main__"
         self.is_import = isinstance(node, ast.Import | ast.ImportFrom)
         self.is_function = isinstance(node, ast.FunctionDef)
+        self.is_value = not (self.is_import or self.is_function or isinstance(node, ast.ClassDef))
         # annotations stay text, as what they name may not be installed; but dataclass and singledispatch look at them
         self.is_text = is_text or not getattr(node, "decorator_list", [])
         flags = __future__.annotations.compiler_flag if self.is_text else 0
         self.code = compile(ast.Module([node], []), self.file, "exec", flags=flags, dont_inherit=True)
         is_star = self.is_import and node.names[0].name == "*"
         self.reads, self.binds = ({"*"}, {"*"}) if is_star else names(self.code)
+        self.defines = {node.name} if self.is_function else self.binds  # and not what a call of it binds
         self.stores, self.receivers = changed(here(node))
         self.calls = [part for part in here(node) if isinstance(part, ast.Call) and isinstance(part.func, ast.Name)]
-        self.alias_of = ""
-        if isinstance(node, ast.Assign):  # m = cfg["m"]; group = parser.add_argument_group()
-            chain = getattr(node.value, "func", node.value)
-            self.alias_of = root(chain) if isinstance(chain, ast.Attribute | ast.Subscript) else ""
+        chain = getattr(node, "value", None)  # m = cfg["m"]; group = parser.add_argument_group()
+        chain = getattr(chain, "func", chain)
+        self.alias_of = root(chain) if isinstance(chain, ast.Attribute | ast.Subscript) else ""
         for decorator in getattr(node, "decorator_list", []):
             self.receivers.add(root(decorator))  # which may note the function somewhere
             self.calls.append(ast.Call(decorator, [], []))
@@ -323,9 +309,8 @@ class Statement:
     def side_effects(self, call: ast.Call) -> set[str]:
         """Names that a call of this function binds or changes in place."""
         stores, receivers = changed(ast.walk(self.node))
-        arguments = self.node.args
-        parameters = [part.arg for part in (*arguments.posonlyargs, *arguments.args)]
-        given = list(zip(parameters, call.args, strict=False)) + [(word.arg, word.value) for word in call.keywords]
+        parameters = [part.arg for part in self.node.args.posonlyargs + self.node.args.args]
+        given = list(zip(parameters, call.args, strict=False)) + [(key.arg, key.value) for key in call.keywords]
         through = {root(value) for parameter, value in given if parameter in stores | receivers}
         return self.binds - {self.node.name} | stores & self.reads | through
 
@@ -341,20 +326,17 @@ class Module(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("__"):
             self.__submission__.execute(self, name)
-        if name not in self.__dict__:
-            raise AttributeError(f"{self.__name__} has no {name}")
-        return self.__dict__[name]
+        return super().__getattribute__(name)
 
 
 class Submission:
-    """The files of a folder and the definitions in them.
+    """The files of a folder; a definition in them is taken by asking its file's Module for the name.
 
-    A definition is taken by asking its file's Module for the name. That executes the statements which bind the name
-    and what these need; an import statement among them asks the Module of another file for a name in the same way.
+    That executes the statements which bind the name and what these need; an import among them asks another Module.
     """
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, output: int):
+        self.folder, self.output = folder, output  # what it prints, a file's number
         self.statements, self.binders, self.slow = {}, {}, {}
         paths = [path for path in folder.rglob("*") if path.suffix in SOURCES and path.is_file()]
         self.files = sorted(paths, key=lambda path: (len(path.parts), path))  # the outer ones first
@@ -394,7 +376,7 @@ class Submission:
         for node in parse(text, place):
             try:
                 is_script = isinstance(node, ast.If) and ast.unparse(node.test) in SCRIPT_ONLY
-                for outer in [*node.body, *node.orelse] if is_script else [node]:
+                for outer in [*node.body, *node.orelse] if is_script else marimo_cell(node):
                     for part in self.parts(path, outer):
                         yield Statement(part, place, is_script, is_text)
             except Exception as error:  # return outside of a function, or too long a sum
@@ -403,9 +385,9 @@ class Submission:
     def parts(self, path: Path, node: ast.stmt) -> Iterator[ast.stmt]:
         """The statements that one stands for: an import for each name, also for those of a * in an `if` or `try`."""
         imports = [part for part in here(node) if isinstance(part, ast.Import | ast.ImportFrom)]
-        if node not in imports:
-            imports = [part for part in imports if part.names[0].name == "*"]
-        for part in imports:
+        for part in reversed(imports):  # what is imported in a `try` comes after its `except`
+            if part is not node and part.names[0].name != "*":
+                continue
             aliases, target = part.names, self.imported(path, part)
             if target and aliases[0].name == "*":
                 binders = self.find_binders(target)
@@ -413,9 +395,7 @@ class Submission:
                 exported = [name for name in binders if not name.startswith(hidden)]
                 aliases = [ast.alias(name, lineno=part.lineno, col_offset=0) for name in exported]
             for alias in aliases:
-                one = copy.copy(part)
-                one.names = [alias]
-                yield one
+                yield type(part)(**vars(part) | {"names": [alias]})
         if node not in imports:
             yield node
 
@@ -428,31 +408,22 @@ class Submission:
         if path in self.binders:
             return self.binders[path]
         binders = self.binders[path] = defaultdict(list)  # at once, as files may import each other
-        functions, aliases = {}, {}
-        libraries, values, bound = set(), set(), set()
+        origins, aliases, bound = {}, {}, set()
         for statement in self.read(path):
             target = self.imported(path, statement.node)
-            if not statement.is_script:
-                bound |= {statement.node.name} if statement.is_function else statement.binds
-            if statement.is_function:
-                functions[statement.node.name] = statement
-            elif target:
-                others = self.find_binders(target).get(statement.node.names[0].name, [])
-                functions |= {name: other for name in statement.binds for other in others if other.is_function}
-            elif statement.is_import:
-                libraries |= statement.binds
-            elif not isinstance(statement.node, ast.ClassDef):
-                values |= statement.binds
+            others = self.find_binders(target).get(statement.node.names[0].name) if target else None
+            origins |= dict.fromkeys(statement.defines, (others or [statement])[-1])
+            bound |= set() if statement.is_script else statement.defines
+        libraries = {name for name, origin in origins.items() if origin.is_import}
         for statement in self.read(path):
             # torch.manual_seed(0) makes no other torch, and trainer.train() may take long
             names = statement.stores | statement.receivers - libraries
-            if statement.alias_of in values:
+            if statement.alias_of in origins and origins[statement.alias_of].is_value:
                 names.add(statement.alias_of)
-                origin = aliases.get(statement.alias_of, statement.alias_of)
-                aliases |= dict.fromkeys(statement.binds - {origin}, origin)
+                aliases |= dict.fromkeys(statement.binds, aliases.get(statement.alias_of, statement.alias_of))
             for call in statement.calls:
-                if root(call.func) in functions:
-                    names |= functions[root(call.func)].side_effects(call)
+                called = origins.get(root(call.func))
+                names |= called.side_effects(call) if called and called.is_function else set()
             names |= {aliases[name] for name in names if name in aliases}
             names |= statement.binds
             if isinstance(statement.node, ast.For):  # for eps in (1e-8, 1e-9): train(), after eps = 1e-8
@@ -464,26 +435,32 @@ class Submission:
                 binders[name].append(statement)
         return binders
 
-    def find(self, name: str, preferred: list[str]) -> dict:
-        """Where a name is defined: files, the most promising first; then, as [file, number of binders], what stood
-        in a file before another definition."""
-        found = []
+    def find(self, name: str) -> dict:
+        """Where a name is defined: file, number of binders, class around it; what was overwritten comes last."""
+        found, static = [], re.compile(rf"def {name}\((?!self\b)")  # which needs no object
         for path in self.files:
-            binders = self.find_binders(path).get(name, []) if name in self.texts[path] else []
-            own = [number for number, statement in enumerate(binders) if name in statement.binds]
-            if own:
-                is_imported = all(binders[number].is_import for number in own)
-                rank = preferred.index(path.name) if path.name in preferred else len(preferred)
-                for number in [None, *reversed(own[1:])]:
-                    found.append((number is not None, is_imported, rank, [str(path), number]))
-        found.sort(key=itemgetter(0, 1, 2))
-        return {"found": [where for *_, where in found]}
+            if name in self.texts[path]:
+                binders = self.find_binders(path).get(name, [])
+                own = [number for number, statement in enumerate(binders) if name in statement.binds]
+                found += [{"file": str(path), "number": number} for number in [None, *reversed(own[1:])] if own]
+                for node in (statement.node for statement in self.read(path)):
+                    if isinstance(node, ast.ClassDef) and static.search(ast.unparse(node)):
+                        found.append({"file": str(path), "number": None, "owner": node.name})
+        found.sort(key=lambda where: where["number"] is not None)
+        return {"found": found, "hint": self.hint(name)}
 
-    def load(self, file: str, number: int | None, name: str, given: Iterable[str] = ()) -> dict:
-        """Take a definition from a file, in modules of its own, by its binders up to this number.
+    def hint(self, name: str) -> str:
+        """Where this name is defined and cannot be taken, or one that is nearly this."""
+        for path in self.files:
+            for indent, other in re.findall(DEFINITION, self.texts[path].replace("\\n", "\n"), re.MULTILINE):
+                alike = SequenceMatcher(None, *(word.replace("_", "").lower() for word in (name, other))).ratio()
+                if (name == other and indent) or (name != other and alike > NEARLY):
+                    where = "within a class or a function of" if name == other else "in"
+                    return f"`{other}` {where} {os.path.relpath(path, self.folder)}"
+        return ""
 
-        Classes of torch.nn with the `given` names stand in place of the submission's.
-        """
+    def load(self, file: str, number: int | None, name: str, owner: str = "", given: Iterable[str] = ()) -> dict:
+        """Take a definition from a file, by binders up to this number or an owner, with `given` ones of torch.nn."""
         path = Path(file)
         self.modules, self.reasons, self.name = {}, [], name
         self.given = {name: getattr(nn, name) for name in given}
@@ -491,7 +468,9 @@ class Submission:
             os.chdir(path.parent)
         sys.argv = [file]
         self.skipped = [] if number is None else self.find_binders(path)[name][number:]
-        self.target = getattr(self.module(path), name, None)
+        self.target = self.module(path)
+        for part in filter(None, (owner, name)):
+            self.target = getattr(self.target, part, None)
         return {"found": self.target is not None, "reasons": self.reasons}
 
     def execute(self, module: Module, name: str) -> None:
@@ -515,7 +494,7 @@ class Submission:
         """Execute a statement; where it fails or takes too long, what it binds stays undefined."""
         if statement in self.skipped or statement.binds & self.given.keys():
             return
-        seconds, began, _ = limits[0]  # of the whole request
+        seconds, began, _ = limits[1]  # of the whole request
         left = seconds - (time.process_time() - began)
         try:
             if statement in self.slow:  # waiting once is enough
@@ -528,9 +507,10 @@ class Submission:
                 self.slow[statement] = error
             elif decorators := getattr(statement.node, "decorator_list", []):
                 defined = {*vars(module), *vars(builtins)}
-                known = [decorator for decorator in decorators if root(decorator) in defined]
-                bare = copy.copy(statement.node)  # without those of packages that are not there, then without all
-                bare.decorator_list = known if len(known) < len(decorators) or not statement.is_text else []
+                known = [decorator for decorator in decorators if root(decorator) in defined]  # with their packages
+                if len(known) == len(decorators) and statement.is_text:
+                    known = []
+                bare = type(statement.node)(**vars(statement.node) | {"decorator_list": known})
                 self.run(module, Statement(bare, statement.file, is_text=True))
 
     def module(self, path: Path) -> Module:
@@ -538,9 +518,8 @@ class Submission:
         if path not in self.modules:
             name = path.parent.name if path.stem == "__init__" else path.stem
             module = self.modules[path] = Module(name)
-            imports = vars(builtins) | {"__import__": partial(self.import_, path)}
-            module.__dict__.update(__file__=str(path), __submission__=self, __done__=set(), __builtins__=imports)
-            module.__dict__.update(self.given)
+            given = self.given | {"__builtins__": vars(builtins) | {"__import__": partial(self.import_, path)}}
+            module.__dict__.update(given, __file__=str(path), __submission__=self, __done__=set())
             if isinstance(sys.modules.get(name, module), Module):  # dataclasses look there
                 sys.modules[name] = module
         return self.modules[path]
@@ -553,9 +532,7 @@ class Submission:
             file = inner and self.package(inner)
         if not file:
             return __import__(name, names, local, members, level)
-        if members:
-            return self.module(file)
-        for part in reversed(name.split(".")[1:]):  # import a.b.c binds a
+        for part in [] if members else name.split(".")[:0:-1]:  # import a.b.c binds a
             file, inner = self.package(file), self.module(file)
             setattr(self.module(file), part, inner)
         return self.module(file)
@@ -566,10 +543,7 @@ class Submission:
         return file.parents[file.stem == "__init__"] / "__init__.py"
 
     def locate(self, path: Path, name: str, level: int) -> Path | None:
-        """The file of the module a.b.c, as a file of the submission means it: that in the nearest folder.
-
-        The folders around the files may have been left behind when they were packed: then it is that of b.c, or c.
-        """
+        """The file, in the nearest folder, that a file means by a.b.c; by b.c or c where folders were left behind."""
         parts = name.split(".") if name else []
         folders = [folder for folder in path.parents if folder.is_relative_to(self.folder)]
         if level:
@@ -585,19 +559,9 @@ class Submission:
         """The file of a module in a folder; of a package, its __init__.py, whether there is one or not."""
         target = folder.joinpath(*parts)
         files = [target.with_name(f"{target.name}{suffix}") for suffix in SOURCES] if parts else []
-        for file in [target / "__init__.py", *files]:
-            if file in self.texts:
-                return file
         is_package = target in self.folders and not (parts and is_installed(parts[0]))
-        return target / "__init__.py" if is_package else None
-
-    def instance(self, arguments: list) -> nn.Module:
-        """An object of the class with the seed 0."""
-        if "resnet18" in arguments:  # torchvision takes as long to import as torch
-            from torchvision.models import resnet18
-
-            arguments = [resnet18, *arguments[1:]]
-        return self.value(self.target, arguments, self.target)
+        package = target / "__init__.py"
+        return next((file for file in [package, *files] if file in self.texts), package if is_package else None)
 
     def value(self, function: Callable, arguments: list, signed: Callable) -> Any:
         """What a function returns with the seed 0; an extra parameter `device` of the `signed` one is given the CPU."""
@@ -612,20 +576,21 @@ class Submission:
         np.random.seed(0)  # noqa: NPY002, the generator that submissions use
         return function(*arguments, **extra)
 
-    def call(
-        self, args: list, init: list | None = None, method: str = "forward", grad: tuple = (), weights: Any = None
-    ) -> dict:
-        """Call the function, or with `init` a method of an object made from the class, with the seed 0.
+    def call(self, args: list, init: Any = None, method="forward", grad: tuple = (), weights: Any = None) -> dict:
+        """Call the function, or with `init` a method of an object of the class; a dict among `args` is a critic's w.
 
-        A dict among `args` stands for a critic. With `weights`, the gradients of sum(weights * value), of the first
-        value where there are several, come along: for the arguments numbered in `grad`, then for the critic's w.
+        With `weights`, the gradients of sum(weights * first value) come along: for the arguments in `grad`, then for w.
         """
         args = [ProbeCritic(**a) if isinstance(a, dict) else a for a in args]
         critics = [a for a in args if isinstance(a, ProbeCritic)]
         leaves = [args[i].requires_grad_() for i in grad] + [critic.w for critic in critics]
-        target = self.target if init is None else self.instance(init)
+        if init and init[0] == "resnet18":  # torchvision takes as long to import as torch
+            init = [importlib.import_module("torchvision.models").resnet18, *init[1:]]
+        target = self.target if init is None else self.value(self.target, init, self.target)
         function = getattr(target, method, target)
+        start = os.lseek(self.output, 0, os.SEEK_CUR)
         value = self.value(target if method == "forward" else function, args, function)
+        os.lseek(self.output, start, os.SEEK_SET)
         outputs = list(value) if isinstance(value, tuple | list) else [value]
         needs_gradient = [isinstance(x, Tensor) and x.requires_grad for x in outputs]
         gradients = [None] * len(leaves)
@@ -640,6 +605,7 @@ class Submission:
             "requires_grad": needs_gradient,
             "seen": [x.reshape(-1, *critic.w.shape) for critic in critics for x in critic.seen],
             "trained": sum(p.numel() for p in parameters if p.requires_grad),
+            "printed": os.read(self.output, FILE_SIZE).decode(errors="replace").strip().split("\n")[-1],
         }
 
 
@@ -699,9 +665,10 @@ def main() -> None:
     sys.path.pop(0)  # this file's folder
     sys.dont_write_bytecode = True
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    output = os.open(folder.parent / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    output = os.open(folder.parent / "output.txt", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
     for number, target in enumerate((os.open(os.devnull, os.O_RDONLY), output, output)):
         os.dup2(target, number)
+    sys.stdout.reconfigure(line_buffering=True)
     limit_resources(DATA=MEMORY, FSIZE=FILE_SIZE, CORE=0)
     if hasattr(signal, "setitimer"):
         signal.signal(signal.SIGALRM, check_time)
@@ -717,7 +684,7 @@ def main() -> None:
         limit_resources(CPU=int(time.process_time() + seconds) + 2)  # ends what does not come back to Python
         try:
             with limited(seconds):
-                submission = submission or Submission(folder)
+                submission = submission or Submission(folder, output)
                 reply = getattr(submission, request.pop("do"))(**request)
         except BaseException as error:
             reply = failure(error)
