@@ -4,8 +4,8 @@ Trains one VAE with the analytic and one with the Monte Carlo estimate of the KL
 validation set and their log-likelihood on the test set by importance sampling, and draws the figures. "The original"
 is the report of one who did the assignment.
 
-    python q1_vae.py --quick                  about 40 s on two CPU cores, synthetic digits
-    python q1_vae.py                          the original's recipe on binarized MNIST; run it again to resume
+    python q1_vae.py --quick                  30 s on two CPU cores, synthetic digits
+    python q1_vae.py                          the original's recipe on binarized MNIST, three minutes
     python q1_vae.py --repeats 10             the same for ten seeds; those finished in --out stay
     python q1_vae.py --estimators analytic    one of the two estimators alone
 """

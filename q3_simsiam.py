@@ -3,7 +3,7 @@
 Trains SimSiam as it is, without stop-gradient and without predictor, and follows each run with a kNN classifier and
 collapse monitors. "The original" is the report of one who did the assignment.
 
-    python q3_simsiam.py --quick                        about two minutes on two CPU cores, synthetic digits
+    python q3_simsiam.py --quick                        a minute on two CPU cores, synthetic digits
     python q3_simsiam.py                                the original's three runs on CIFAR-10, 100 epochs each
     python q3_simsiam.py --runs baseline --repeats 5    five seeds of one; those finished in --out stay
 """

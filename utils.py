@@ -120,7 +120,8 @@ def parse_args(parser: Parser, argv: list[str] | None, quick: dict) -> argparse.
             raise InputError(f"--figures-only draws what metrics.json holds; leave out --{flag.replace('_', '-')}")
     args.data_dir = args.data_dir or from_here("data")
     own = args.data_dir / f"{args.data}.npz"
-    if args.data not in parser.data_sets and not (re.fullmatch(r"[\w-]+", args.data) and own.exists()):
+    is_own = re.fullmatch(r"[\w-]+", args.data) and (own.exists() or args.figures_only)
+    if args.data not in parser.data_sets and not is_own:
         raise InputError(f"--data {args.data}: give {', '.join(parser.data_sets)}, or NAME of {args.data_dir}/NAME.npz")
     if args.out is None:  # other data must not stand where the assignment's is expected
         args.out = from_here("results", script if args.data == default_data else f"{script}_{args.data}")

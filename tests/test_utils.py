@@ -114,6 +114,7 @@ def test_own_images_have_a_name_and_a_folder_of_their_own(tmp_path):
     args = q1_vae.get_args(["--data", "digits", "--data-dir", str(tmp_path)])
     assert args.out.resolve() == ROOT / "results" / "q1_vae_digits"
     assert utils.load_data(args.data, args.data_dir)["source"] == "made for a test"
+    assert q1_vae.get_args("--data moved_away --figures-only".split()).out.name == "q1_vae_moved_away"
     for name in ("digit", "../data/digits", str(tmp_path / "digits"), "cifar10", ""):
         with pytest.raises(utils.InputError, match=r"give binarized_mnist, mnist, synthetic, or NAME of .*/NAME\.npz"):
             q1_vae.get_args(["--data", name, "--data-dir", str(tmp_path)])
