@@ -36,7 +36,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The recipe: the assignment's defaults, each with its sentence."""
     parser = utils.make_parser(__doc__, "q1_vae", ["binarized_mnist", "mnist", "synthetic"], QUICK)
     flag = parser.flag
-    flag("--estimators", str, list(ESTIMATORS), "of the KL, a training each", nargs="+", choices=list(ESTIMATORS))
+    flag("--estimators", str, [*ESTIMATORS], "of the KL term, to train with", nargs="+", choices=[*ESTIMATORS])
     flag("--epochs", positive_int, 20, "passes over the training images")
     flag("--batch-size", positive_int, 64, "images per update")
     flag("--lr", positive_float, 3e-4, "learning rate of Adam")
@@ -280,6 +280,7 @@ def evaluate(histories: dict, data: dict, args: argparse.Namespace) -> dict:
             numbers[f"test_elbo_{name}"] = mean_elbo(vae, test, name, args.kl_samples)
             numbers[f"train_elbo_{name}"] = mean_elbo(vae, data["train"][: len(test)], name, args.kl_samples)
             numbers[f"elbo_{name}"] = history["elbo"][-1]
+            print(f"measured {ESTIMATORS[name]}, seed {seed}: log p(x) {numbers[f'log_likelihood_{name}']:.2f}")
     curves = {"samples": args.curve_samples, "estimates": estimates, "elbo": elbos}
     first = next(iter(seeds.values()))
     return first | {"seeds": seeds, "curves": curves, "test_images": len(test)}

@@ -45,7 +45,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     flag("--lr", positive_float, 1e-4, "learning rate of Adam")
     flag("--width", positive_int, 64, "channels h next to the image; deeper layers: 2h, 4h")
     flag("--latent-size", positive_int, 100, "number of latent variables")
-    flag("--snapshots", natural, None, "kept beside the last (default: at 0, 14 and 40%%)", nargs="+")
+    flag("--snapshots", natural, None, "iterations to keep beside the last (default: at 0, 14 and 40%%)", nargs="+")
     parser.group = parser.add_argument_group("measuring")
     flag("--perturb-dims", natural, [3, 30, 35, 50], "latent dimensions to perturb", nargs="+")
     flag("--classifier-steps", positive_int, 900, "updates of the classifier, 128 images each")

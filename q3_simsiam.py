@@ -54,7 +54,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     flag("--precision", str, None, "in training (bfloat16 on cuda, else float32)", choices=["float32", "bfloat16"])
     parser.group = parser.add_argument_group("measuring")
     flag("--knn-k", positive_int, 200, "neighbours of the kNN classifier")
-    flag("--knn-temperature", positive_float, 0.1, "of its votes")
+    flag("--knn-temperature", positive_float, 0.1, "temperature of its votes")
     flag("--test-images", natural, 0, "test images used, from the first; 0 is all")
     parser.set_defaults(momentum=0.9, weight_decay=5e-4, models=None)  # of SGD; there are none to be measured
     args = utils.parse_args(parser, argv, QUICK)

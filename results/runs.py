@@ -302,7 +302,7 @@ def check_owner(out: Path, script: str) -> None:
     """Raise InputError where a folder holds the results of another script."""
     with suppress(OSError, ValueError, TypeError, KeyError):  # there is none, or it is damaged
         if (other := json.loads((out / "metrics.json").read_text(encoding="utf-8"))["script"]) != script:
-            raise InputError(f"{out} holds the results of {other}; give another --out")
+            raise InputError(f"{out} holds the results of {other}; give another folder")
 
 
 def read_metrics(out: Path, script: str) -> dict:

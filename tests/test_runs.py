@@ -42,7 +42,7 @@ def test_folder_of_another_scripts_results_is_refused(tmp_path):
     metrics = tmp_path / "metrics.json"
     metrics.write_text('{"script": "q2_gan"}')
     for command in (open_out, partial(runs.read_metrics, script="q1_vae")):
-        with pytest.raises(utils.InputError, match="holds the results of q2_gan; give another --out"):
+        with pytest.raises(utils.InputError, match="holds the results of q2_gan; give another folder"):
             command(tmp_path)
     for own in ('{"script": "q1_vae"}', "{}", "[]", "damaged"):
         metrics.write_text(own)
