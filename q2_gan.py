@@ -371,12 +371,12 @@ def draw_images(snapshots: list[Snapshot], data: dict, args: argparse.Namespace)
 def draw_samples(
     snapshots: list, classifier: reader.Classifier, z: Tensor, data: dict, args: argparse.Namespace
 ) -> None:
-    """The same noise at the original's shares of the iterations, held-out images, and the nearest training images."""
+    """The same noise at about the original's shares of the iterations, held-out images, nearest training images."""
     columns, last = min(12, len(data["test_images"])), snapshots[-1].iteration
     rows = {}
-    for snapshot in snapshots:
-        if snapshot.iteration in [round(share * last) for share in SNAPSHOTS]:
-            rows[f"iteration {snapshot.iteration:,}"] = generate(snapshot.generator, z[:columns])
+    for share in SNAPSHOTS:
+        snapshot = min(snapshots, key=lambda one: abs(one.iteration - share * last))
+        rows[f"iteration {snapshot.iteration:,}"] = generate(snapshot.generator, z[:columns])
     features, _ = reader.classify(classifier, rows[f"iteration {last:,}"])
     training = torch.cat([reader.classify(classifier, scale(chunk))[0] for chunk in data["train_images"].split(2000)])
     nearest = torch.cdist(features, training).argmin(1)

@@ -154,6 +154,12 @@ def plot_seeds(axes, seeds: dict, key: str, color: str, label: str | None = None
     axes.set_xlim(0, len(history[key]) - 1)
 
 
+def mark(axes, height: float, name: str, **style) -> None:
+    """A horizontal line with its name on it."""
+    axes.axhline(height, **style)
+    axes.annotate(name, (0.99, height), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=7)
+
+
 def draw_runs(metrics: dict, path: Path) -> None:
     """The original's panels: accuracy and loss, a row for each run, on one scale."""
     runs, pixels = metrics["history"], metrics["results"]["knn_accuracy_pixels"]
@@ -162,12 +168,12 @@ def draw_runs(metrics: dict, path: Path) -> None:
     highest_loss = max(max(history["loss"]) for history in histories)
     figure, rows = utils.subplots(len(runs), 2, height=2.6)
     for (accuracy, loss), (run, seeds) in zip(rows, runs.items(), strict=True):
-        accuracy.axhline(pixels, color="C2", linestyle="-.", linewidth=0.8, label="raw pixels")
+        mark(accuracy, pixels, "raw pixels", color="C2", linestyle="-.", linewidth=0.8)
         plot_seeds(accuracy, seeds, "knn_accuracy_backbone", "darkgrey", "backbone, each seed")
         plot_seeds(accuracy, seeds, "knn_accuracy", "C0", "projector, each seed")
-        accuracy.axhline(0.1, color="black", linestyle=(0, (2, 6)), label="chance", zorder=3)
+        mark(accuracy, 0.1, "chance", color="black", linestyle=(0, (2, 6)), zorder=3)
         if run == "baseline" and not objection(metrics):
-            accuracy.axhline(0.6, color="C3", linestyle=":", label="original: 0.60")
+            mark(accuracy, 0.6, "original: 0.60", color="C3", linestyle=":")
         others = [f"(curves: {other})" for other in other_knn(seeds.values())]
         accuracy.set(
             title=LABELS[run],

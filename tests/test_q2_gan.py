@@ -545,7 +545,7 @@ def strips(tmp_path, monkeypatch):
     args = q2_gan.get_args(f"--out {tmp_path} --iterations 9 --latent-size 4 --perturb-dims 0 2 --device cpu".split())
     images = torch.randint(0, 256, (2, 30, 3, 32, 32), dtype=torch.uint8)
     data = {"train_images": images[0], "test_images": images[1]}
-    digits = q2_gan.draw_images([snapshot(i, Latent(), None) for i in (0, 5, 9)], data, args)
+    digits = q2_gan.draw_images([snapshot(i, Latent(), None) for i in (0, 5, 7, 9)], data, args)
     torch.manual_seed(0)
     z = torch.randn(1000, 4)[:, 0]
     return strips, digits, data, z[z.abs() > math.log(9) / 10].clamp(-1, 1).tolist()
@@ -579,9 +579,11 @@ def test_interpolations_go_from_the_first_of_a_pair_to_the_second(strips):
 
 
 def test_samples_stand_above_held_out_and_nearest_training_images(strips):
+    """Of the snapshots nearest to 0, 14, 40 and 100% of the iterations."""
     strips, _, data, _ = strips
     rows, _, gaps = strips["samples"]
-    assert list(rows) == ["iteration 0", "iteration 9", "held out", "nearest training image"] and gaps == [2, 3]
+    assert list(rows) == [*(f"iteration {i}" for i in (0, 5, 9)), "held out", "nearest training image"]
+    assert gaps == [3, 4]
     features = [reader.classify(Threshold(), x)[0] for x in (rows["iteration 9"], q2_gan.scale(data["train_images"]))]
     nearest = torch.cdist(*features).argmin(1)
     assert torch.equal(rows["nearest training image"], q2_gan.scale(data["train_images"][nearest]))
