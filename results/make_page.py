@@ -1,14 +1,18 @@
 """Write every report.md of the reference, and results/README.md, which joins them: python -m results.make_page"""
 
 import json
+import textwrap
 from pathlib import Path
 from statistics import fmean
 
 from results import gan, simsiam, vae
 from results.pages import (
     FOLDER,
+    INTERVALS,
+    Claim,
     Verdict,
     claims_table,
+    criterion,
     error_of,
     mean_error,
     render,
@@ -20,7 +24,7 @@ from utils import Figure, default_style, save_figure, write
 
 REFERENCE = FOLDER / "reference"
 SCRIPTS = {"q1_vae": vae, "q2_gan": gan, "q3_simsiam": simsiam}
-RUNS = SCRIPTS | {"q1_vae_200": vae, "q2_hour": gan, "q3_hour": simsiam}  # with those of other recipes
+RUNS = SCRIPTS | {"q1_vae_200": vae, "q2_gan_20000": gan, "q2_hour": gan, "q3_hour": simsiam}  # the rest: other recipes
 
 
 def reference_metrics() -> dict[str, dict]:
@@ -37,6 +41,7 @@ def page() -> str:
         "claims": claims_table([row for name in SCRIPTS for row in verdicts(SCRIPTS[name], metrics[name])]),
         "vae_seeds": len(metrics["q1_vae"]["results"]["seeds"]),
         "vae_epochs": metrics["q1_vae"]["config"]["epochs"],
+        "vae_gap": vae_context["gap"],
         "vae_rise": vae_context["rise"],
         "vae_first_k": vae_context["first_k"],
         "vae_last_k": vae_context["last_k"],
@@ -48,45 +53,65 @@ def page() -> str:
     return render("page", context)
 
 
+def limits_of(claim: Claim, columns: list[list[float]]) -> list[float]:
+    """Return where a claim is decided, on the axis of its first column."""
+    if claim.rule == "close":
+        return [-claim.limit, claim.limit]
+    if claim.rule == "every":
+        return claim.limit[:1]
+    if claim.rule == "above":
+        return columns[1] if columns else []
+    return [claim.limit] if claim.rule in ("<", ">", "><") else []
+
+
 def draw_claim(axes, row: int, verdict: Verdict, shift: float = 0) -> None:
     """One row: dots with the interval that decides, a tick for each training, limit and original, all less `shift`."""
     claim, columns = verdict.claim, verdict.columns
-    if claim.rule in ("compatible", "every"):  # by the first; of a collapse the accuracy
+    if claim.rule in ("every", "above"):  # of a collapse the accuracy
         columns = columns[:1]
     for number, column in enumerate(columns):
         color, values = f"C{number}" if claim.rule else "C0", [value - shift for value in column]
         axes.plot(values, [row] * len(values), color=color, marker="|", linestyle="", label="a training")
-        error = error_of(claim.rule, values) if claim.rule else 0
-        axes.errorbar(fmean(values), row, xerr=error or None, color=color, marker="o", label="mean and its interval")
-    limits = {"<": [claim.limit], ">": [claim.limit], "close": [-1, 1], "every": [simsiam.LOW["knn_accuracy"]]}
-    for limit in limits.get(claim.rule, []):
+        error = error_of(claim.rule, values) if claim.rule in INTERVALS else 0
+        dot = min(values) if claim.rule == "above" else fmean(values)
+        axes.errorbar(dot, row, xerr=error or None, color=color, marker="o", label="mean and deciding interval")
+    for limit in limits_of(claim, verdict.columns):
         axes.plot([limit, limit], [row - 0.4, row + 0.4], color="C3", linewidth=2, label="limit")
     if claim.number is not None:
-        axes.plot(
-            claim.number - shift, row, color="black", marker="D", linestyle="", markersize=5, label="the original"
-        )
+        axes.plot(claim.number - shift, row, "kD", markersize=5, zorder=3, label="the original")
+
+
+def label_of(verdict: Verdict) -> str:
+    """Return claim, limit and verdict of a row."""
+    ending = f" · {verdict.verdict}" if verdict.claim.rule else ""
+    limit = f" ({criterion(verdict.claim)})" if verdict.claim.rule in ("<", ">", "><", "close") else ""
+    return textwrap.fill(f"{verdict.claim.original}{limit}{ending}", 62)
 
 
 @default_style()
 def draw_claims(metrics: dict[str, dict], path: Path) -> None:
     """A panel for each problem, a row for each claim; SimSiam's 0.60 on an axis of its own."""
     rows = {name: verdicts(SCRIPTS[name], metrics[name]) for name in SCRIPTS}
-    accuracy, *collapses, _ = rows["q3_simsiam"]
-    figure = Figure(figsize=(9, 8), layout="constrained")
-    axes = figure.subplots(4, 1, height_ratios=[4, 9, 2, 1.2])
-    for panel, claims in zip(axes, (rows["q1_vae"], rows["q2_gan"], collapses, [accuracy]), strict=True):
+    accuracy, *ablations = rows["q3_simsiam"]
+    figure = Figure(figsize=(9, 8.5), layout="constrained")
+    axes = figure.subplots(4, 1, height_ratios=[4, 9, 3, 1.2])
+    for panel, claims in zip(axes, (rows["q1_vae"], rows["q2_gan"], ablations, [accuracy]), strict=True):
         for row, verdict in enumerate(claims):
             draw_claim(panel, row, verdict, (verdict.claim.number or 0) if panel is axes[0] else 0)
-        panel.set_yticks(range(len(claims)), [f"{row.claim.original} · {row.verdict}" for row in claims], fontsize=8)
+        panel.set_yticks(range(len(claims)), map(label_of, claims), fontsize=8)
         panel.set_ylim(len(claims) - 0.5, -0.5)
         panel.grid(alpha=0.3)
-    vae_seeds, gan_seeds = (len(metrics[name]["results"]["seeds"]) for name in ("q1_vae", "q2_gan"))
-    axes[0].set_title(f"VAE, {vae_seeds} trainings: nats above the original's number", fontsize=10)
-    axes[1].set_title(f"WGAN, trainings: {gan_seeds}; in orange over the share of real images", fontsize=10)
     real = fmean(gan.entries(metrics["q2_gan"], "classifier", "readable"))
-    axes[1].plot([real] * 3, range(3), color="black", marker="^", linestyle="", label="real images")
-    axes[2].set_title(f"SimSiam, kNN accuracy: one training each, {accuracy.trainings} of the last", fontsize=10)
-    for panel, limits in zip(axes, ((-1.1, 1.1), (-0.05, 1.1), (0, 0.3), (0.57, 0.61)), strict=True):
+    axes[1].plot([real] * 3, range(3), "k^", label="real images")
+    vae_seeds, gan_seeds = (len(metrics[name]["results"]["seeds"]) for name in ("q1_vae", "q2_gan"))
+    titles = [
+        f"VAE, trainings: {vae_seeds}; nats above the original's; third row: analytic less Monte Carlo",
+        f"WGAN, trainings: {gan_seeds}; orange: divided by real images' share, in the last row pixel paths",
+        f"SimSiam's ablations, trainings: {ablations[0].trainings} each; kNN accuracy; last row: rise of the loss",
+        f"SimSiam, trainings: {accuracy.trainings}; kNN accuracy",
+    ]
+    for panel, title, limits in zip(axes, titles, ((-1.1, 1.1), (-0.2, 1.1), (0, 0.3), (0.57, 0.61)), strict=True):
+        panel.set_title(title, fontsize=9)
         panel.set_xlim(limits)
     save_figure(figure, path)
 

@@ -13,15 +13,15 @@ import utils
 from results import runs
 
 FOLDER = Path(__file__).parent
+INTERVALS = ("<", ">", "><", "close", "compatible")  # rules that compare an interval of the mean with a limit
 
 
 class Claim(NamedTuple):
     """What the original says, and what decides it.
 
-    keys: the quantities that are compared with the limit, `quantity` in words; `here` shows them, the first in {0}.
-    rule: "<", ">", "close", "compatible", "every" or "above", as in `decide`, or "" where nothing decides. fewest:
-    trainings that decide.
-    number: the original's, where it gives one.
+    keys: the quantities that are compared with the limit, `quantity` in words; `here` shows them, the first in {0}, and
+    after them those of `beside`, which decide nothing. rule: as in `decide`, or "" where nothing decides. fewest:
+    trainings that decide. number: the original's, where it gives one.
     """
 
     question: str
@@ -33,6 +33,7 @@ class Claim(NamedTuple):
     here: str = "{0}"
     fewest: int = 3
     number: float | None = None
+    beside: tuple[str, ...] = ()
 
 
 class Verdict(NamedTuple):
@@ -63,11 +64,12 @@ def prediction_error(values: list[float]) -> float:
 def decide(claim: Claim, columns: list[list[float]]) -> str:
     """Return the verdict on a claim: a column for each of its keys, with a number for each training.
 
-    "<", ">": the 95% confidence interval of each column's mean lies beyond the limit. "close": the mean, with three
-    standard errors, lies within the limit of 0. "compatible": the 95% prediction interval of one more training meets
-    low to high, and its half-width is at most the third number of the limit. "every": in every training the numbers are
-    at most the limits, one for each column. "above": every number of the first column lies above all of the second.
-    Fewer trainings than `fewest` decide nothing.
+    "<", ">": the 95% confidence interval of each column's mean lies beyond the limit, or each on the other side. "><":
+    that of the first lies above the limit and that of the second below it, or one of them on its other side. "close":
+    the mean, with three standard errors, lies within the limit of 0. "compatible": the 95% prediction interval of one
+    more training meets low to high, and its half-width is at most the third number of the limit. "every": in every
+    training the numbers are at most the limits, one for each column. "above": every number of the first column lies
+    above all of the second. Fewer trainings than `fewest` decide nothing.
     """
     if len(columns[0]) < claim.fewest:
         return "undecided"
@@ -84,7 +86,12 @@ def decide(claim: Claim, columns: list[list[float]]) -> str:
         if not low - error <= mean <= high + error:
             return "not compatible"
         return "compatible" if error <= widest else "undecided"
-    sides = {side(claim.rule, claim.limit, values) for values in columns}
+    if claim.rule == "><":
+        sides = {side(rule, claim.limit, values) for rule, values in zip(claim.rule, columns, strict=True)}
+        if "not reproduced" in sides:
+            return "not reproduced"
+    else:
+        sides = {side(claim.rule, claim.limit, values) for values in columns}
     return sides.pop() if len(sides) == 1 else "undecided"
 
 
@@ -115,6 +122,8 @@ def criterion(claim: Claim) -> str:
         return "at most " + " and ".join(map(str, claim.limit)) + " in every training"
     if claim.rule == "above":
         return "every training above all of them"
+    if claim.rule == "><":
+        return f"> {claim.limit}, < {claim.limit}"
     both = "both " if len(claim.keys) > 1 else ""
     return f"{both}{claim.rule} {claim.limit}" if claim.rule else "-"
 
@@ -122,13 +131,13 @@ def criterion(claim: Claim) -> str:
 def show(rule: str, values: list[float]) -> str:
     """Return the mean with what `decide` takes: the prediction interval in brackets, or an error after ±.
 
-    Of "above" the largest.
+    Of "above" the smallest.
     """
     if not values:
         return "not measured"
     mean, error = fmean(values), error_of(rule, values)
-    if rule not in ("<", ">", "close", "compatible"):
-        return f"{max(values) if rule == 'above' else mean:#.3g}"
+    if rule not in INTERVALS:
+        return f"{min(values) if rule == 'above' else mean:#.3g}"
     if rule == "compatible" and error:
         digits = digits_of(error)
         return f"{mean:.{digits}f} [{mean - error:.{digits}f}, {mean + error:.{digits}f}]"
@@ -173,11 +182,11 @@ def verdicts(problem: ModuleType, metrics: dict) -> list[Verdict]:
     """Return what was measured for each claim, and the verdict; "-" where nothing decides."""
     rows, quantities, objection = [], problem.quantities(metrics), problem.objection(metrics)
     for claim in problem.CLAIMS:
-        columns = [quantities.get(key, []) for key in claim.keys]
-        if not all(columns[:1] if claim.rule == "compatible" else columns):  # what stands beside it may be missing
+        columns, beside = ([quantities.get(key, []) for key in keys] for keys in (claim.keys, claim.beside))
+        if not all(columns):
             rows.append(Verdict(claim, [], "not measured", 0, "undecided" if claim.rule else "-"))
             continue
-        here = claim.here.format(*(show(claim.rule, values) for values in columns))
+        here = claim.here.format(*(show(claim.rule, values) for values in (*columns, *beside)))
         verdict = "-" if objection or not claim.rule else decide(claim, columns)
         rows.append(Verdict(claim, columns, here, len(columns[0]), verdict))
     return rows

@@ -40,9 +40,9 @@ CLAIMS = [
         "3.5",
         "no predictor: the loss is not smooth",
         "largest rise of the loss from one epoch to the next, beside the baselines'",
-        ["rise_no_predictor", "rise_baseline"],
+        ["rise_no_predictor", "highest_rise_baseline"],
         "above",
-        here="largest rise {0}, with predictor at most {1}",
+        here="largest rise at least {0}, with predictor at most {1}",
     ),
 ]
 RISE = 1e-4  # of the loss from epoch to epoch, in the digits that are printed
@@ -57,6 +57,8 @@ def quantities(metrics: dict) -> dict[str, list[float]]:
         numbers[f"accuracy_{run}"] = [ends["knn_accuracy"] for ends in metrics["results"][run].values()]
         numbers[f"loss_{run}"] = [ends["loss"] for ends in metrics["results"][run].values()]
         numbers[f"rise_{run}"] = [max(rises(history["loss"]), default=0.0) for history in seeds.values()]
+    if baselines := numbers.get("rise_baseline"):
+        numbers["highest_rise_baseline"] = [max(baselines)]
     return numbers
 
 

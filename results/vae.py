@@ -40,11 +40,12 @@ CLAIMS = [
         "1.7",
         "log p(x) -95.37",
         "test log p(x) in nats, analytic KL; beside it Monte Carlo KL",
-        ["log_likelihood_analytic", "log_likelihood_mc"],
+        ["log_likelihood_analytic"],
         "compatible",
         (ORIGINAL["log_likelihood"], ORIGINAL["log_likelihood"], math.inf),
         "{0}; Monte Carlo KL {1}",
         number=ORIGINAL["log_likelihood"],
+        beside=("log_likelihood_mc",),
     ),
 ]
 FLOOR = -102  # nats of validation ELBO that every training should exceed
@@ -174,7 +175,7 @@ def draw_log_likelihood(metrics: dict, path: Path) -> None:
         every = np.mean(by_seed(metrics, f"log_likelihood_{name}"))
         axes.plot(samples, every, color=color, marker="D", linestyle="", label=f"{label}, all test images")
     if not objection(metrics):
-        axes.axhline(ORIGINAL["log_likelihood"], color="black", linestyle=":", label="original, all test images")
+        axes.plot(samples, ORIGINAL["log_likelihood"], "kD", label="original, all test images")
     axes.set(title=f"log p(x) of {num:,} of {results['test_images']:,} test images, {seeds_in_words(metrics)}")
     axes.set(xlabel="importance samples K (logarithmic)", ylabel="estimate of log p(x) (nats)", xscale="log")
     axes.set_xticks(curves["samples"], curves["samples"])
