@@ -280,6 +280,8 @@ def evaluate(histories: dict, data: dict, args: argparse.Namespace) -> dict:
             numbers[f"test_elbo_{name}"] = mean_elbo(vae, test, name, args.kl_samples)
             numbers[f"train_elbo_{name}"] = mean_elbo(vae, data["train"][: len(test)], name, args.kl_samples)
             numbers[f"elbo_{name}"] = history["elbo"][-1]
+            if args.models:
+                numbers[f"elbo_{name}"] = mean_elbo(vae, data["valid"], name, args.kl_samples)
             print(f"measured {ESTIMATORS[name]}, seed {seed}: log p(x) {numbers[f'log_likelihood_{name}']:.2f}")
     curves = {"samples": args.curve_samples, "estimates": estimates, "elbo": elbos}
     first = next(iter(seeds.values()))
@@ -356,9 +358,10 @@ def main(argv: list[str] | None = None) -> None:
     print(f"data: {source}")
     if args.download:
         return
-    trainings = [(name, seed) for seed in range(args.seed, args.seed + args.repeats) for name in args.estimators]
+    seeds = [] if args.models else range(args.seed, args.seed + args.repeats)
+    trainings = [(name, seed) for seed in seeds for name in args.estimators]
     runs.open_out(args, "q1_vae", [f"*{checkpoint_path(*training, args).name}" for training in trainings])
-    for name, seed in () if args.models else trainings:
+    for name, seed in trainings:
         with runs.interruptible(checkpoint_path(name, seed, args), args):
             train(name, seed, data, args)
 

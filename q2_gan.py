@@ -282,7 +282,10 @@ def find_snapshots(args: argparse.Namespace, source: str) -> dict[int, list[Snap
 
     found = {}
     for _, seed, snapshot in runs.join(args, "snapshot", wanted, load):
-        found.setdefault(seed, [load("0", seed)] if args.models else []).append(snapshot)
+        found.setdefault(seed, []).append(snapshot)
+    for seed, snapshots in found.items():
+        if args.models:
+            snapshots.append(load("0", seed))
     if not found:
         raise utils.InputError(f"no training in {args.models or args.out} has a snapshot")
     return {seed: sorted(found[seed], key=lambda snapshot: snapshot.iteration) for seed in sorted(found)}
@@ -424,12 +427,12 @@ def main(argv: list[str] | None = None) -> None:
     print(f"data: {data['source']}")
     if args.download:
         return
-    seeds = range(args.seed, args.seed + args.repeats)
+    seeds = [] if args.models else range(args.seed, args.seed + args.repeats)
     kinds = ("checkpoint", "snapshot_*", "classifier", "measured", "model_*")
     patterns = [f"{kind}_seed{seed}.*" for kind in kinds for seed in seeds]
     runs.open_out(args, "q2_gan", patterns, earlier=["checkpoint.pt", "snapshot_*[0-9].pt", "classifier.pt"])
     torch.backends.cudnn.benchmark = True
-    for seed in () if args.models else seeds:
+    for seed in seeds:
         with runs.interruptible(runs.seed_path(args, "checkpoint", seed), args):
             train(seed, data, args)
 
@@ -438,10 +441,11 @@ def main(argv: list[str] | None = None) -> None:
     results = {"seeds": evaluate(found, data, args)}
     first = max(found.values(), key=lambda snapshots: snapshots[-1].iteration)  # that is furthest
     results["digits"] = draw_images(first, data, args)
-    for iteration, seed, generator, *_ in first:
-        if iteration:  # that of 0 follows from the seed
-            config = training_config(seed, args, data["source"])
-            runs.save_model(args, f"snapshot_{iteration}", seed, config, {"generator": generator})
+    for snapshot in first:
+        if snapshot.iteration:  # that of 0 follows from the seed
+            config = training_config(snapshot.seed, args, data["source"])
+            name, networks = f"snapshot_{snapshot.iteration}", {"generator": snapshot.generator}
+            runs.save_model(args, name, snapshot.seed, config, networks)
     histories = {seed: snapshots[-1].history for seed, snapshots in found.items()}
     provenance, seconds = runs.take_provenance(histories.values(), args)
     seconds += time.perf_counter() - start

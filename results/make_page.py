@@ -36,6 +36,7 @@ def page() -> str:
     """Return results/README.md: every verdict, deviations, the original's figures, what was easy and what was hard."""
     metrics = reference_metrics()
     vae_context = vae.context(metrics["q1_vae"])
+    paths = gan.quantities(metrics["q2_gan"])
     accuracies = simsiam.quantities(metrics["q3_simsiam"])["accuracy_baseline"]
     context = {
         "claims": claims_table([row for name in SCRIPTS for row in verdicts(SCRIPTS[name], metrics[name])]),
@@ -46,6 +47,8 @@ def page() -> str:
         "vae_first_k": vae_context["first_k"],
         "vae_last_k": vae_context["last_k"],
         "gan_real": mean_error(gan.entries(metrics["q2_gan"], "classifier", "readable")),
+        "gan_latent": mean_error(paths["half_way_latent"]),
+        "gan_pixel": mean_error(paths["half_way_pixel"]),
         "simsiam_accuracy": show("compatible", accuracies),
         "simsiam_trainings": len(accuracies),
         "simsiam_precision": metrics["q3_simsiam"]["config"]["precision"],
@@ -59,6 +62,8 @@ def limits_of(claim: Claim, columns: list[list[float]]) -> list[float]:
         return [-claim.limit, claim.limit]
     if claim.rule == "every":
         return claim.limit[:1]
+    if claim.rule == "compatible":
+        return claim.limit[:2] if claim.limit else []
     if claim.rule == "above":
         return columns[1] if columns else []
     return [claim.limit] if claim.rule in ("<", ">", "><") else []
@@ -73,8 +78,8 @@ def draw_claim(axes, row: int, verdict: Verdict, shift: float = 0) -> None:
         color, values = f"C{number}" if claim.rule else "C0", [value - shift for value in column]
         axes.plot(values, [row] * len(values), color=color, marker="|", linestyle="", label="a training")
         error = error_of(claim.rule, values) if claim.rule in INTERVALS else 0
-        dot = min(values) if claim.rule == "above" else fmean(values)
-        axes.errorbar(dot, row, xerr=error or None, color=color, marker="o", label="mean and deciding interval")
+        mean = fmean(values)
+        axes.errorbar(mean, row, xerr=error or None, color=color, marker="o", label="mean and deciding interval")
     for limit in limits_of(claim, verdict.columns):
         axes.plot([limit, limit], [row - 0.4, row + 0.4], color="C3", linewidth=2, label="limit")
     if claim.number is not None:
@@ -103,10 +108,11 @@ def draw_claims(metrics: dict[str, dict], path: Path) -> None:
         panel.grid(alpha=0.3)
     real = fmean(gan.entries(metrics["q2_gan"], "classifier", "readable"))
     axes[1].plot([real] * 3, range(3), "k^", label="real images")
-    vae_seeds, gan_seeds = (len(metrics[name]["results"]["seeds"]) for name in ("q1_vae", "q2_gan"))
+    vae_trainings = len(metrics["q1_vae"]["results"]["seeds"])
+    gan_trainings = len(gan.counted(metrics["q2_gan"]))
     titles = [
-        f"VAE, trainings: {vae_seeds}; nats above the original's; third row: analytic less Monte Carlo",
-        f"WGAN, trainings: {gan_seeds}; orange: divided by real images' share, in the last row pixel paths",
+        f"VAE, trainings: {vae_trainings}; nats above the original's; third row: analytic less Monte Carlo",
+        f"WGAN, trainings: {gan_trainings}; orange: divided by real images' share, in the last row pixel paths",
         f"SimSiam's ablations, trainings: {ablations[0].trainings} each; kNN accuracy; last row: rise of the loss",
         f"SimSiam, trainings: {accuracy.trainings}; kNN accuracy",
     ]

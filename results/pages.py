@@ -67,11 +67,11 @@ def decide(claim: Claim, columns: list[list[float]]) -> str:
     "<", ">": the 95% confidence interval of each column's mean lies beyond the limit, or each on the other side. "><":
     that of the first lies above the limit and that of the second below it, or one of them on its other side. "close":
     the mean, with three standard errors, lies within the limit of 0. "compatible": the 95% prediction interval of one
-    more training meets low to high, and its half-width is at most the third number of the limit. "every": in every
-    training the numbers are at most the limits, one for each column. "above": every number of the first column lies
-    above all of the second. Fewer trainings than `fewest` decide nothing.
+    more training meets low to high of the limit, and its half-width is at most the third number; without a limit, it
+    holds the original's number. "every": in every training the numbers are at most the limits, one for each column.
+    "above": every number of the first column lies above all of the second. Fewer trainings than `fewest` decide none.
     """
-    if len(columns[0]) < claim.fewest:
+    if count_trainings(claim, columns) < claim.fewest:
         return "undecided"
     if claim.rule in ("every", "above"):
         if claim.rule == "above":
@@ -81,7 +81,7 @@ def decide(claim: Claim, columns: list[list[float]]) -> str:
             holds = {all(number <= limit for number, limit in zip(row, claim.limit, strict=True)) for row in rows}
         return "undecided" if len(holds) > 1 else "reproduced" if holds.pop() else "not reproduced"
     if claim.rule == "compatible":
-        low, high, widest = claim.limit
+        low, high, widest = claim.limit or (claim.number, claim.number, math.inf)
         mean, error = fmean(columns[0]), error_of(claim.rule, columns[0])
         if not low - error <= mean <= high + error:
             return "not compatible"
@@ -93,6 +93,11 @@ def decide(claim: Claim, columns: list[list[float]]) -> str:
     else:
         sides = {side(claim.rule, claim.limit, values) for values in columns}
     return sides.pop() if len(sides) == 1 else "undecided"
+
+
+def count_trainings(claim: Claim, columns: list[list[float]]) -> int:
+    """Return of how many trainings every quantity is there; what is "above" is compared with one number."""
+    return len(columns[0]) if claim.rule == "above" else min(map(len, columns))
 
 
 def side(rule: str, limit: float, values: list[float]) -> str:
@@ -114,16 +119,16 @@ def criterion(claim: Claim) -> str:
     if claim.rule == "close":
         return f"within {claim.limit} of 0"
     if claim.rule == "compatible":
+        if not claim.limit:
+            return f"{claim.number} in the interval"
         low, high, widest = claim.limit
-        if low == high:
-            return f"{low} in the interval"
         return f"interval meets {low} to {high}, its half-width at most {widest}"
     if claim.rule == "every":
         return "at most " + " and ".join(map(str, claim.limit)) + " in every training"
     if claim.rule == "above":
         return "every training above all of them"
     if claim.rule == "><":
-        return f"> {claim.limit}, < {claim.limit}"
+        return f"first > {claim.limit}, second < {claim.limit}"
     both = "both " if len(claim.keys) > 1 else ""
     return f"{both}{claim.rule} {claim.limit}" if claim.rule else "-"
 
@@ -182,13 +187,14 @@ def verdicts(problem: ModuleType, metrics: dict) -> list[Verdict]:
     """Return what was measured for each claim, and the verdict; "-" where nothing decides."""
     rows, quantities, objection = [], problem.quantities(metrics), problem.objection(metrics)
     for claim in problem.CLAIMS:
+        decides = claim.rule and not objection
         columns, beside = ([quantities.get(key, []) for key in keys] for keys in (claim.keys, claim.beside))
         if not all(columns):
-            rows.append(Verdict(claim, [], "not measured", 0, "undecided" if claim.rule else "-"))
+            rows.append(Verdict(claim, [], "not measured", 0, "undecided" if decides else "-"))
             continue
         here = claim.here.format(*(show(claim.rule, values) for values in (*columns, *beside)))
-        verdict = "-" if objection or not claim.rule else decide(claim, columns)
-        rows.append(Verdict(claim, columns, here, len(columns[0]), verdict))
+        verdict = decide(claim, columns) if decides else "-"
+        rows.append(Verdict(claim, columns, here, count_trainings(claim, columns), verdict))
     return rows
 
 

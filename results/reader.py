@@ -242,7 +242,8 @@ def measure_real(classifier: Classifier, real: RealImages, args: argparse.Namesp
         "readable_scrambled": utils.mean(scrambled >= 0),
         "readable_mixes": utils.mean(read_digits(classifier, (first + second) / 2, args.certainty) >= 0),
     }
-    held_out = {key: measure(real.held_out, classifier, real, args)[key] for key in ("readable", "digits", "sharpness")}
+    measured = measure(real.held_out, classifier, real, args)  # no coverage or distance: it is compared with itself
+    held_out = {key: measured[key] for key in ("readable", "digits", "sharpness")}
     return {"classifier": judged, "held_out": held_out, "training": measure(real.training, classifier, real, args)}
 
 

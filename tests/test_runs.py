@@ -398,7 +398,10 @@ def test_models_alone_give_the_numbers_of_their_run(model_run, run_of, drawn, tm
     metrics = read_metrics(tmp_path / "measured")
     assert metrics["history"].items() <= expected["history"].items() and digest(model_run.out) == before
     if script == "q1_vae":
-        assert metrics["results"]["seeds"]["0"] == pytest.approx(expected["results"]["seeds"]["0"], rel=1e-4)
+        measured, trained = metrics["results"]["seeds"]["0"], expected["results"]["seeds"]["0"]
+        for key in ("elbo_analytic", "elbo_mc"):  # with other z than in training
+            assert 0 < abs(measured.pop(key) / trained.pop(key) - 1) < 1e-2
+        assert measured == pytest.approx(trained, rel=1e-4)
         assert metrics["config"]["importance_samples"] == 20
     else:
         for snapshot in expected["results"]["seeds"]["0"]["snapshots"].values():
