@@ -283,8 +283,8 @@ def find_snapshots(args: argparse.Namespace, source: str) -> dict[int, list[Snap
     found = {}
     for _, seed, snapshot in runs.join(args, "snapshot", wanted, load):
         found.setdefault(seed, []).append(snapshot)
-    for seed, snapshots in found.items():
-        if args.models:
+    if args.models:
+        for seed, snapshots in found.items():
             snapshots.append(load("0", seed))
     if not found:
         raise utils.InputError(f"no training in {args.models or args.out} has a snapshot")

@@ -69,7 +69,8 @@ def decide(claim: Claim, columns: list[list[float]]) -> str:
     the mean, with three standard errors, lies within the limit of 0. "compatible": the 95% prediction interval of one
     more training meets low to high of the limit, and its half-width is at most the third number; without a limit, it
     holds the original's number. "every": in every training the numbers are at most the limits, one for each column.
-    "above": every number of the first column lies above all of the second. Fewer trainings than `fewest` decide none.
+    "above": every number of the first column lies above all of the second. Fewer trainings than `fewest` decide
+    nothing.
     """
     if count_trainings(claim, columns) < claim.fewest:
         return "undecided"
