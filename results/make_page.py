@@ -36,7 +36,6 @@ def page() -> str:
     """Return results/README.md: every verdict, deviations, the original's figures, what was easy and what was hard."""
     metrics = reference_metrics()
     vae_context = vae.context(metrics["q1_vae"])
-    paths = gan.quantities(metrics["q2_gan"])
     accuracies = simsiam.quantities(metrics["q3_simsiam"])["accuracy_baseline"]
     context = {
         "claims": claims_table([row for name in SCRIPTS for row in verdicts(SCRIPTS[name], metrics[name])]),
@@ -47,8 +46,6 @@ def page() -> str:
         "vae_first_k": vae_context["first_k"],
         "vae_last_k": vae_context["last_k"],
         "gan_real": mean_error(gan.entries(metrics["q2_gan"], "classifier", "readable")),
-        "gan_latent": mean_error(paths["half_way_latent"]),
-        "gan_pixel": mean_error(paths["half_way_pixel"]),
         "simsiam_accuracy": show("compatible", accuracies),
         "simsiam_trainings": len(accuracies),
         "simsiam_precision": metrics["q3_simsiam"]["config"]["precision"],
