@@ -90,6 +90,12 @@ def label_of(verdict: Verdict) -> str:
     return textwrap.fill(f"{verdict.claim.original}{limit}{ending}", 62)
 
 
+def trainings(rows: list[Verdict]) -> str:
+    """Return how many trainings the rows have: "3", or "1 to 3" where they differ."""
+    numbers = [row.trainings for row in rows]
+    return " to ".join(map(str, sorted({min(numbers), max(numbers)})))
+
+
 @default_style()
 def draw_claims(metrics: dict[str, dict], path: Path) -> None:
     """A panel for each problem, a row for each claim; SimSiam's 0.60 on an axis of its own."""
@@ -105,13 +111,11 @@ def draw_claims(metrics: dict[str, dict], path: Path) -> None:
         panel.grid(alpha=0.3)
     real = fmean(gan.entries(metrics["q2_gan"], "classifier", "readable"))
     axes[1].plot([real] * 3, range(3), "k^", label="real images")
-    vae_trainings = len(metrics["q1_vae"]["results"]["seeds"])
-    gan_trainings = len(gan.counted(metrics["q2_gan"]))
     titles = [
-        f"VAE, trainings: {vae_trainings}; nats above the original's; third row: analytic less Monte Carlo",
-        f"WGAN, trainings: {gan_trainings}; orange: divided by real images' share, in the last row pixel paths",
-        f"SimSiam's ablations, trainings: {ablations[0].trainings} each; kNN accuracy; last row: rise of the loss",
-        f"SimSiam, trainings: {accuracy.trainings}; kNN accuracy",
+        f"VAE, trainings: {trainings(rows['q1_vae'])}; nats above the original's; third row: analytic less Monte Carlo",
+        f"WGAN, trainings: {trainings(rows['q2_gan'])}; orange: divided by real images' share; last row: pixel paths",
+        f"SimSiam's ablations, trainings: {trainings(ablations)} each; kNN accuracy; last row: rise of the loss",
+        f"SimSiam, trainings: {trainings([accuracy])}; kNN accuracy",
     ]
     for panel, title, limits in zip(axes, titles, ((-1.1, 1.1), (-0.2, 1.1), (0, 0.3), (0.57, 0.61)), strict=True):
         panel.set_title(title, fontsize=9)

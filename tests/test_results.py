@@ -434,8 +434,8 @@ def test_figure_of_all_claims_shows_all_of_the_reference_and_says_how_many_train
     for axes in panels:
         low, high = axes.get_xlim()
         assert all(low <= x <= high for line in axes.lines for x in line.get_xdata())
-    numbers = [re.search(r"trainings: (\d+)", axes.get_title()).group(1) for axes in panels]
-    assert numbers == ["10", "1", "1", "5"]
+    numbers = [re.search(r"trainings: ([\d to]*\d)", axes.get_title()).group(1) for axes in panels]
+    assert numbers == ["10", "0 to 1", "1", "5"]
 
 
 def test_curves_show_limits_and_the_originals_numbers(drawn):
