@@ -229,9 +229,7 @@ def importance_log_weights(vae: VAE, images: Tensor, num_samples: int) -> Tensor
     chunks = images.split(max(1, 2000 // num_samples))
     for chunk in tqdm(chunks, desc="importance sampling", leave=False, disable=None):
         x = chunk.float()
-        mu, logvar = vae.encode(x)
-        mu = mu.repeat_interleave(num_samples, 0)  # (B K, L)
-        logvar = logvar.repeat_interleave(num_samples, 0)
+        mu, logvar = (output.repeat_interleave(num_samples, 0) for output in vae.encode(x))  # (B K, L)
         z = mu + (0.5 * logvar).exp() * torch.randn_like(mu)
         log_p_x = vae.log_likelihood(x, z.view(len(x), num_samples, -1))  # (B, K)
         log_p_z = log_likelihood_normal(torch.zeros_like(z), torch.zeros_like(z), z)
@@ -279,9 +277,8 @@ def evaluate(histories: dict, data: dict, args: argparse.Namespace) -> dict:
             numbers[f"log_likelihood_{name}"] = utils.mean(log_p)
             numbers[f"test_elbo_{name}"] = mean_elbo(vae, test, name, args.kl_samples)
             numbers[f"train_elbo_{name}"] = mean_elbo(vae, data["train"][: len(test)], name, args.kl_samples)
-            numbers[f"elbo_{name}"] = history["elbo"][-1]
-            if args.models:
-                numbers[f"elbo_{name}"] = mean_elbo(vae, data["valid"], name, args.kl_samples)
+            valid = mean_elbo(vae, data["valid"], name, args.kl_samples) if args.models else history["elbo"][-1]
+            numbers[f"elbo_{name}"] = valid
             print(f"measured {ESTIMATORS[name]}, seed {seed}: log p(x) {numbers[f'log_likelihood_{name}']:.2f}")
     curves = {"samples": args.curve_samples, "estimates": estimates, "elbo": elbos}
     first = next(iter(seeds.values()))
@@ -340,10 +337,8 @@ def draw_images(vaes: dict[str, VAE], test: Tensor, args: argparse.Namespace) ->
     for name, vae in vaes.items():
         samples[f"Samples (means), {ESTIMATORS[name]}"] = vae.decode(z).sigmoid().view(-1, 28, 28)
         means = vae.decode(vae.encode(x)[0]).sigmoid()
-        pairs = torch.cat([x.view(-1, 28, 28), means.view(-1, 28, 28)], 2)
-        reconstructions[f"Test images and, right, reconstructions, {ESTIMATORS[name]}"] = F.pad(
-            pairs, (0, 6), value=0.5
-        )
+        pairs = F.pad(torch.cat([x.view(-1, 28, 28), means.view(-1, 28, 28)], 2), (0, 6), value=0.5)
+        reconstructions[f"Test images and, right, reconstructions, {ESTIMATORS[name]}"] = pairs
     draw_grids(samples, 10, args.out / "samples.png")
     draw_grids(reconstructions, 5, args.out / "reconstructions.png")
 

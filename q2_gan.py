@@ -235,7 +235,7 @@ def train(seed: int, data: dict, args: argparse.Namespace) -> None:
 
 
 class Snapshot(NamedTuple):
-    """The networks of one training at one iteration, and its history up to there; with --models there is no critic."""
+    """Networks of one training at one iteration, and its history up to there; with --models all of it, no critic."""
 
     iteration: int
     seed: int
@@ -255,13 +255,14 @@ def load_snapshot(iteration: int, seed: int, args: argparse.Namespace, source: s
     """
     torch.manual_seed(seed)
     networks = {"generator": Generator(args.latent_size, args.width)}  # that of iteration 0 follows from the seed
-    if not args.models:
-        networks["critic"] = Critic(args.width)
-    if iteration or not args.models:
-        config = training_config(seed, args, source)
-        history = runs.load_checkpoint(snapshot_path(iteration, seed, args), config, networks, CURVES)
+    path, config = snapshot_path(iteration, seed, args), training_config(seed, args, source)
     if args.models:
         history = runs.model_history(args, "q2_gan", str(seed))
+        if iteration:
+            runs.load_checkpoint(path, config, networks)
+    else:
+        networks["critic"] = Critic(args.width)
+        history = runs.load_checkpoint(path, config, networks, CURVES)
     for network in networks.values():
         network.to(args.device, memory_format=utils.memory_format(args.device))
     other = torch.Generator().manual_seed(2**31 + seed)  # than that of the noise that is measured
@@ -272,7 +273,7 @@ def load_snapshot(iteration: int, seed: int, args: argparse.Namespace, source: s
 
 
 def find_snapshots(args: argparse.Namespace, source: str) -> dict[int, list[Snapshot]]:
-    """Return all snapshots in OUT, or in --models, up to --iterations, by seed, in their order."""
+    """Return all snapshots in OUT, or in --models, up to --iterations, by seed, in order; InputError without one."""
 
     def wanted(name: str) -> bool:
         return name.isdecimal() and int(name) <= args.iterations
@@ -286,6 +287,9 @@ def find_snapshots(args: argparse.Namespace, source: str) -> dict[int, list[Snap
     if args.models:
         for seed, snapshots in found.items():
             snapshots.append(load("0", seed))
+            absent = sorted(set(args.snapshots) - {snapshot.iteration for snapshot in snapshots})
+            lacks = ["the critic", *(f"the snapshot at {iteration:,}" for iteration in absent)]
+            print(f"seed {seed}: left out, as {args.models} lacks it: {', '.join(lacks)}")
     if not found:
         raise utils.InputError(f"no training in {args.models or args.out} has a snapshot")
     return {seed: sorted(found[seed], key=lambda snapshot: snapshot.iteration) for seed in sorted(found)}
@@ -305,15 +309,6 @@ def interpolate(generator: Generator, z0: Tensor, z1: Tensor, alphas: Tensor) ->
     return latent, a * generate(generator, z0) + (1 - a) * generate(generator, z1)
 
 
-def measure_interpolation(generator: Generator, classifier: nn.Module, z: Tensor, args: argparse.Namespace) -> dict:
-    """Share of readable images along latent and pixel paths between halves of z: (2 N, L), a number for each alpha."""
-    latent, pixel = interpolate(generator, *z.chunk(2), torch.tensor(args.alphas, device=z.device))
-    return {
-        name: (reader.read_digits(classifier, path, args.certainty) >= 0).float().mean(1).tolist()
-        for name, path in (("latent", latent), ("pixel", pixel))
-    }
-
-
 def measure_snapshot(
     snapshot: Snapshot, last: bool, classifier: reader.Classifier, real: reader.RealImages, args: argparse.Namespace
 ) -> dict:
@@ -325,10 +320,11 @@ def measure_snapshot(
     if snapshot.critic:
         numbers["memorisation"] = reader.memorisation(snapshot.critic, real, samples)
     if last:
-        pairs = min(args.pairs, args.samples // 2)
         draw = partial(generate, snapshot.generator)
         numbers["perturbation"] = reader.measure_perturbation(draw, classifier, z[: args.starts], args)
-        numbers["interpolation"] = measure_interpolation(snapshot.generator, classifier, z[: 2 * pairs], args)
+        z0, z1 = z[: 2 * min(args.pairs, args.samples // 2)].chunk(2)
+        latent, pixel = interpolate(snapshot.generator, z0, z1, torch.tensor(args.alphas, device=z.device))
+        numbers["interpolation"] = reader.measure_paths({"latent": latent, "pixel": pixel}, classifier, args.certainty)
     return numbers
 
 
@@ -345,7 +341,7 @@ def evaluate(found: dict[int, list[Snapshot]], data: dict, args: argparse.Namesp
         for done, snapshot in enumerate(snapshots, 1):
             last, iteration = snapshot is snapshots[-1], str(snapshot.iteration)
             networks = [network for network in (snapshot.generator, snapshot.critic, classifier) if network is not None]
-            key = reader.fingerprint(networks, [Path(__file__), *reader.SOURCES], reader.settings(data, last, args))
+            key = reader.fingerprint(networks, reader.settings(data, last, args))
             measure = partial(measure_snapshot, snapshot, last, classifier, real, args)
             numbers = reader.measured_once(args.out / f"measured_seed{seed}.json", iteration, key, measure)
             results[str(seed)]["snapshots"][iteration] = numbers

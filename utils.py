@@ -52,7 +52,10 @@ class InputError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
+    """A parser whose errors are InputErrors."""
+
     def flag(self, name: str, kind: Callable, default: object, text: str, **more: object) -> None:
+        """Add a flag to the present group, with its default in its help."""
         text += "" if default is None else " (default: %(default)s)"
         self.group.add_argument(name, type=kind, default=default, help=text, **more)
 

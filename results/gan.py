@@ -5,8 +5,6 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
 
-import numpy as np
-
 import utils
 from results import pages
 from results.pages import Claim, make_table, mean_error
@@ -20,7 +18,6 @@ RECIPE = {"iterations": 50_000, "critic_updates": 5, "penalty": 10, "batch_size"
 RECIPE |= {"betas": [0.5, 0.9], "width": 64, "latent_size": 100, "perturb_dims": [3, 30, 35, 50]}
 RECIPE |= {"classifier_steps": 900}
 SAMPLES = 10_000  # of a snapshot, at least
-REACHED = ["reached_3", "reached_30", "reached_35", "reached_50"]
 
 
 def readable(original: str, iteration: int, rule: str, limit: float) -> Claim:
@@ -68,7 +65,7 @@ CLAIMS = [
         "2.3",
         "dimensions 3, 30, 35, 50 change the digit for ε from 1 to 20",
         "share of readable samples at 50,000 that reach another digit, for each of the four",
-        REACHED,
+        [f"reached_{dim}" for dim in RECIPE["perturb_dims"]],
         here="{0}, {1}, {2}, {3}",
     ),
     Claim(
@@ -291,8 +288,8 @@ def draw_quality(metrics: dict, path: Path) -> None:
         axes.set(xlabel="generator iteration", xlim=(0, last))
         values = entries(metrics, "held_out" if key == "readable" else "training", key)
         if values:
-            axes.axhline(np.mean(values), color="black", linestyle=":")
-            axes.annotate("real images", (0.5 * last, np.mean(values)), va="bottom")
+            axes.axhline(fmean(values), color="black", linestyle=":")
+            axes.annotate("real images", (0.5 * last, fmean(values)), va="bottom")
         if not axes.lines:
             axes.annotate("not measured", (0.5, 0.5), xycoords="axes fraction", ha="center")
     if not objection(metrics):
@@ -314,7 +311,7 @@ def draw_paths(metrics: dict, path: Path) -> None:
     for color, name in (("C0", "latent"), ("C1", "pixel")):
         for curve in entries(metrics, *last, "interpolation", name):
             if curve[0] + curve[-1]:
-                ratios = 2 * np.array(curve) / (curve[0] + curve[-1])
+                ratios = [2 * readable / (curve[0] + curve[-1]) for readable in curve]
                 axes.plot(
                     metrics["config"]["alphas"], ratios, color=color, linewidth=0.8, label=f"{name} interpolation"
                 )

@@ -37,7 +37,10 @@ class Claim(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What was measured for a claim, in numbers (a list for each key, a number for each training) and in words."""
+    """What was measured for a claim, in numbers (a list for each key, a number for each training) and in words.
+
+    There are no columns where one of the keys is not measured.
+    """
 
     claim: Claim
     columns: list[list[float]]

@@ -18,7 +18,7 @@ from data import augmentation
 from data.augmentation import distort, scale
 from results import runs
 
-SOURCES = [Path(module.__file__) for module in (utils, augmentation)] + [Path(__file__)]  # of what is measured
+SOURCES = [Path(path).read_bytes() for path in (utils.__file__, augmentation.__file__, __file__)]  # as imported
 
 
 class Classifier(nn.Module):
@@ -52,7 +52,8 @@ class Classifier(nn.Module):
 def load_classifier(seed: int, data: dict, args: argparse.Namespace) -> Classifier:
     """Train the classifier, or take it from its checkpoint where it was trained in this way, or from --models.
 
-    It is in evaluation mode, its weights rounded to half precision as those of its model are.
+    It is in evaluation mode, its weights rounded to half precision as those of its model are. InputError where --models
+    has no intact one.
     """
     path = runs.seed_path(args, "classifier", seed)
     config = {"classifier_steps": args.classifier_steps, "augmentation": args.augmentation}
@@ -83,7 +84,7 @@ def load_classifier(seed: int, data: dict, args: argparse.Namespace) -> Classifi
         if step % 200 == 0:
             to_go = utils.time_to_go(start, step, args.classifier_steps)
             print(f"{path.name}: step {step}/{args.classifier_steps}, {to_go} to go")
-    runs.save_checkpoint(path, config, {"classifier": classifier}, {"steps": args.classifier_steps})
+    runs.save_checkpoint(path, config, {"classifier": classifier}, {})
     runs.save_model(args, "classifier", seed, config, {"classifier": classifier})
     return runs.round_weights(classifier).eval()
 
@@ -108,6 +109,11 @@ def most_probable(probabilities: Tensor, certainty: float) -> Tensor:
     """The most probable digits (N,) by probabilities (N, 10); -1 where the largest is below `certainty`."""
     largest, digits = probabilities.max(1)
     return digits.masked_fill(largest < certainty, -1)
+
+
+def count_digits(digits: Tensor) -> list[int]:
+    """How often each digit, 0 to 9, is among those read: (N,), -1 where none is."""
+    return torch.bincount(digits[digits >= 0], minlength=10).tolist()
 
 
 def frechet_distance(p: Tensor, q: Tensor) -> float:
@@ -152,20 +158,18 @@ class RealImages(NamedTuple):
 
 
 def settings(data: dict, last: bool, args: argparse.Namespace) -> dict:
-    """What the numbers of a snapshot depend on, beside its networks."""
+    """What the numbers of a snapshot depend on, beside its networks and SOURCES."""
     keys = ["samples", "perturb_dims", "certainty", "held_out", "neighbours", "coverage_samples"]
     keys += ["starts", "controls", "pairs", "epsilons", "alphas"]
-    return {key: getattr(args, key) for key in keys} | {"source": data["source"], "last": last}
+    return {key: getattr(args, key) for key in keys} | {"source": data["source"], "last": last, "code": args.code}
 
 
-def fingerprint(networks: list[nn.Module], files: list[Path], settings: dict) -> str:
-    """Return a hash of the states of networks, the contents of files, and settings."""
-    digest = hashlib.sha256(json.dumps(settings).encode())
+def fingerprint(networks: list[nn.Module], settings: dict) -> str:
+    """Return a hash of SOURCES, settings, and the states of networks."""
+    digest = hashlib.sha256(json.dumps(settings).encode() + b"".join(SOURCES))
     for network in networks:
         for tensor in network.state_dict().values():
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    for file in files:
-        digest.update(file.read_bytes())
     return digest.hexdigest()
 
 
@@ -182,7 +186,7 @@ def measured_once(path: Path, name: str, key: str, measure: Callable[[], dict]) 
 
 
 def choose_real(classifier: Classifier, data: dict, args: argparse.Namespace) -> RealImages:
-    """Random held-out images, at most --held-out, and training images, at most --samples; the same for all seeds."""
+    """Random held-out images, at most `held_out`, and training images, at most `samples`; the same for all seeds."""
     generator = torch.Generator().manual_seed(0)
     held_out, training = (
         torch.randperm(len(data[f"{split}_images"]), generator=generator)[:num].to(args.device)
@@ -206,7 +210,7 @@ def measure(images: Tensor, classifier: Classifier, real: RealImages, args: argp
     near = torch.cdist(real.features, features[: args.coverage_samples]) <= real.radii[:, None]
     return {
         "readable": utils.mean(digits >= 0),
-        "digits": torch.bincount(digits[digits >= 0], minlength=10).tolist(),
+        "digits": count_digits(digits),
         "coverage": utils.mean(near.any(1)),
         "frechet": frechet_distance(features, real.features),
         "sharpness": sharpness(images) / sharpness(real.held_out),
@@ -242,8 +246,7 @@ def measure_real(classifier: Classifier, real: RealImages, args: argparse.Namesp
         "readable_scrambled": utils.mean(scrambled >= 0),
         "readable_mixes": utils.mean(read_digits(classifier, (first + second) / 2, args.certainty) >= 0),
     }
-    measured = measure(real.held_out, classifier, real, args)  # no coverage or distance: it is compared with itself
-    held_out = {key: measured[key] for key in ("readable", "digits", "sharpness")}
+    held_out = {"readable": judged["readable"], "digits": count_digits(digits), "sharpness": 1.0}  # over itself
     return {"classifier": judged, "held_out": held_out, "training": measure(real.training, classifier, real, args)}
 
 
@@ -259,6 +262,12 @@ def memorisation(critic: nn.Module, real: RealImages, samples: Tensor) -> float 
         for images in (real.training, real.held_out, samples)
     )
     return None if f_training == f_samples else (f_training - f_held_out) / (f_training - f_samples)
+
+
+def measure_paths(paths: dict[str, Tensor], classifier: Classifier, certainty: float) -> dict[str, list[float]]:
+    """Share of readable images at each of the A points of paths (A, N, 3, 32, 32)."""
+    read = {name: read_digits(classifier, images, certainty) for name, images in paths.items()}
+    return {name: (digits >= 0).float().mean(1).tolist() for name, digits in read.items()}
 
 
 def reached_share(before: Tensor, after: Tensor) -> float:

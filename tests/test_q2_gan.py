@@ -6,6 +6,7 @@ import math
 import re
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,6 +102,8 @@ def test_generator_has_the_layers_of_the_assignment():
     layers = [(m.in_channels, m.out_channels, m.stride[0], m.padding[0]) for m in convolutions]
     assert layers == [(100, 256, 1, 0), (256, 128, 2, 1), (128, 64, 2, 1), (64, 3, 2, 1)]
     assert all(m.kernel_size == (4, 4) for m in convolutions)
+    kinds = [nn.ConvTranspose2d, nn.BatchNorm2d, nn.ReLU] * 3 + [nn.ConvTranspose2d, nn.Tanh]
+    assert [type(m) for m in generator.layers] == kinds
     assert sum(p.numel() for p in generator.parameters()) == oracles.generator_parameters(100, 64)
     images = generator(5 * torch.randn(2, 100))
     assert images.shape == (2, 3, 32, 32) and images.abs().max() <= 1
@@ -455,7 +458,8 @@ def test_readable_share_along_paths_is_of_pairs_of_different_samples(bright):
     """Of two pairs one goes from 1 to -1: near the middle it is not readable, on the pixel path for longer."""
     args, _ = bright
     z = torch.tensor([[1.0, 0, 0, 0], [1.0, 0, 0, 0], [1.0, 0, 0, 0], [-1.0, 0, 0, 0]])
-    shares = q2_gan.measure_interpolation(lambda z: (5 * Latent()(z)).tanh(), Threshold(), z, args)
+    latent, pixel = q2_gan.interpolate(lambda z: (5 * Latent()(z)).tanh(), *z.chunk(2), torch.tensor(args.alphas))
+    shares = reader.measure_paths({"latent": latent, "pixel": pixel}, Threshold(), args.certainty)
     assert shares["latent"] == [*[1] * 5, 0.5, *[1] * 5]
     assert shares["pixel"] == [*[1] * 4, *[0.5] * 3, *[1] * 4]
 
@@ -666,6 +670,18 @@ def test_run_writes_metrics_figures_and_report(finished):
     assert f"| iteration 6 | 1 | {mean_error([seed['snapshots']['6']['readable']])}" in report
 
 
+def test_page_gives_the_paths_ends_and_middle_and_what_perturbations_reach(finished):
+    metrics = read_metrics(finished)
+    last = metrics["results"]["seeds"]["0"]["snapshots"]["6"]
+    last["interpolation"]["latent"] = [0.25, *[0.0] * 4, 0.5, *[0.0] * 4, 0.75]
+    last["perturbation"] = {"samples": 40, "readable": 8, "named": [0.5, 1.0], "others": [0.25], "random": []}
+    context, summary = gan.context(metrics), dict(gan.summary(metrics))
+    assert "| latent | 0.25 | 0.5 | 0.75 |" in " ".join(context["paths"].split())
+    assert [context[f"reached_{key}"] for key in ("named", "others", "random")] == ["0.75", "0.25", "not measured"]
+    assert context["starts"] == "8 of 40"
+    assert summary["share of readable images half-way divided by that at the ends, latent paths"] == "1"
+
+
 @pytest.fixture
 def measured_in(copied, drawn, monkeypatch):
     """measured_in(flags) runs the tiny run in a copy of its folder and returns the seeds and iterations measured."""
@@ -691,13 +707,18 @@ def test_what_was_measured_is_not_measured_again(measured_in):
     assert measured_in("--iterations", "8") == [(0, 6), (0, 8)]  # 6 is the last no longer
 
 
-def test_another_setting_another_classifier_or_another_source_is_measured_anew(measured_in, monkeypatch, tmp_path):
+def test_another_setting_another_classifier_or_another_source_is_measured_anew(measured_in, monkeypatch):
     every = [(0, 0), (0, 2), (0, 6)]
     assert measured_in("--perturb-dims", "1") == every and measured_in("--perturb-dims", "1") == []
     assert measured_in("--perturb-dims", "1", "--classifier-steps", "6") == every
-    (tmp_path / "source").write_text("changed")
-    monkeypatch.setattr(reader, "SOURCES", [tmp_path / "source"])
+    monkeypatch.setattr(reader, "SOURCES", [b"changed"])
     assert measured_in("--perturb-dims", "1", "--classifier-steps", "6") == every
+
+
+def test_a_source_that_was_changed_after_its_import_is_not_what_measures(measured_in, monkeypatch):
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read_bytes(path) + b"#" * (path.name == "reader.py"))
+    assert measured_in() == []
 
 
 def test_another_snapshot_is_measured_anew(measured_in):
@@ -720,8 +741,7 @@ def test_figures_of_images_are_of_the_training_that_is_furthest(copied, drawn, m
     monkeypatch.setattr(q2_gan, "draw_images", lambda snapshots, *_: [[snapshots[0].seed]] * 4)
     q2_gan.main([*run.flags, "--iterations", "8"])
     assert read_metrics(run.out)["results"]["digits"] == [[0]] * 4
-    for path in run.out.glob("snapshot_8_seed0.pt"):
-        path.unlink()
+    (run.out / "snapshot_8_seed0.pt").unlink()
     q2_gan.main([*run.flags, "--seed", "1", "--iterations", "8"])
     assert read_metrics(run.out)["results"]["digits"] == [[1]] * 4
 
@@ -743,9 +763,20 @@ def test_distance_and_penalty_are_means_since_the_last_record(bright, monkeypatc
     monkeypatch.setattr(q2_gan, "RECORD_EVERY", 3)
     values = iter([0, 0, 0, 0, 5, 1, 0, 0, 0, 0, 0, 0, 0, 9])  # the last of each iteration's two counts
     monkeypatch.setattr(q2_gan, "lp_reg", lambda x, y, critic: 0 * critic(x).mean() + next(values))
+    others = iter([0, 6, 0, 0, 0, 0, 0, 0, 0, 0, 9, 3, 0, -4])
+    monkeypatch.setattr(q2_gan, "vf_wasserstein_distance", lambda x, y, critic: 0 * critic(x).mean() + next(others))
     q2_gan.train(0, data, args)
     history = torch.load(args.out / "checkpoint_seed0.pt", weights_only=True)["history"]
     assert history["iteration"] == [3, 6, 7] and history["penalty"] == pytest.approx([1 / 3, 0, 9])
+    assert history["distance"] == pytest.approx([2, 1, -4])
+
+
+def test_models_say_what_they_lack(copied, drawn, tmp_path, capsys):
+    run, out = copied("q2_gan"), tmp_path / "measured"
+    (run.out / "model_snapshot_2_seed0.pt").unlink()
+    q2_gan.main([*run.flags, "--models", str(run.out), "--out", str(out)])
+    assert "lacks it: the critic, the snapshot at 2\n" in capsys.readouterr().out
+    assert list(read_metrics(out)["results"]["seeds"]["0"]["snapshots"]) == ["0", "6"]
 
 
 def test_snapshots_alone_are_a_finished_training(copied, finished, drawn, capsys):
