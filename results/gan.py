@@ -66,7 +66,8 @@ CLAIMS = [
         "dimensions 3, 30, 35, 50 change the digit for ε from 1 to 20",
         "share of readable samples at 50,000 that reach another digit, for each of the four",
         [f"reached_{dim}" for dim in RECIPE["perturb_dims"]],
-        here="{0}, {1}, {2}, {3}",
+        here="of readable samples {0}, {1}, {2}, {3}; other dimensions {4}",
+        beside=("reached_others",),
     ),
     Claim(
         "2.4",
@@ -151,6 +152,8 @@ def quantities(metrics: dict) -> dict[str, list[float]]:
         if paths.get("perturbation", {}).get("readable"):
             for dim, share in zip(metrics["config"]["perturb_dims"], paths["perturbation"]["named"], strict=True):
                 add(f"reached_{dim}", share)
+            if others := paths["perturbation"]["others"]:
+                add("reached_others", fmean(others))
         for path, curve in paths.get("interpolation", {}).items():
             add(f"half_way_{path}", half_way(curve))
     return numbers
@@ -207,9 +210,9 @@ def samples_table(metrics: dict) -> str:
     images = {f"iteration {i:,}": ("snapshots", str(i)) for i in iterations(metrics)}
     images |= {"held-out images": ("held_out",), "training images": ("training",)}
     for name, keys in images.items():
-        digits = map(effective_digits, entries(metrics, *keys, "digits"))
+        digits = [effective_digits(counts) for counts in entries(metrics, *keys, "digits")]
         row = [name, len(entries(metrics, *keys)), mean_error(entries(metrics, *keys, "readable"))]
-        row.append(mean_error([number for number in digits if number is not None]))
+        row.append("not measured" if None in digits else mean_error(digits))
         row += [
             mean_error(entries(metrics, *keys, key)) for key in ("coverage", "frechet", "sharpness", "memorisation")
         ]
@@ -286,17 +289,19 @@ def draw_quality(metrics: dict, path: Path) -> None:
         axes.set_xticks(sorted({min(iteration, last) for iteration in (0, 7000, 20_000, last)}))  # the original's
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.set(xlabel="generator iteration", xlim=(0, last))
-        values = entries(metrics, "held_out" if key == "readable" else "training", key)
-        if values:
+        part = "held_out" if key in ("readable", "sharpness") else "training"
+        if values := entries(metrics, part, key):
             axes.axhline(fmean(values), color="black", linestyle=":")
-            axes.annotate("real images", (0.5 * last, fmean(values)), va="bottom")
+            axes.annotate(f"{part.replace('_', '-')} images", (0.5 * last, fmean(values)), va="bottom")
         if not axes.lines:
             axes.annotate("not measured", (0.5, 0.5), xycoords="axes fraction", ha="center")
     if not objection(metrics):
         style = {"color": "C3", "linewidth": 3, "solid_capstyle": "butt"}
+        real = fmean(entries(metrics, "classifier", "readable"))
         for iteration, limit in ((0, 0.05), (7000, 0.5), (20_000, 0.5)):
-            panels["readable"].plot([iteration - 1000, iteration + 1000], [limit, limit], **style)
-        panels["readable"].annotate("limits", (10_000, 0.52), color="C3")
+            for height in (limit, limit * real):
+                panels["readable"].plot([iteration - 1000, iteration + 1000], [height, height], **style)
+        panels["readable"].annotate("limits; lower: over real images'", (6000, 0.53), color="C3", fontsize=8)
     panels["readable"].set(title="Readable samples", ylabel="share of the samples", ylim=(0, 1.05))
     panels["coverage"].set(title="Coverage", ylabel="share of the held-out images", ylim=(0, 1.05))
     panels["sharpness"].set(title="Sharpness", ylabel="over held-out images' (white noise: 13)", ylim=(0, 2))

@@ -113,11 +113,11 @@ def draw_claims(metrics: dict[str, dict], path: Path) -> None:
     axes[1].plot([real] * 3, range(3), "k^", label="real images")
     titles = [
         f"VAE, trainings: {trainings(rows['q1_vae'])}; nats above the original's; third row: analytic less Monte Carlo",
-        f"WGAN, trainings: {trainings(rows['q2_gan'])}; orange: divided by real images' share; last row: pixel paths",
+        f"WGAN, trainings: {trainings(rows['q2_gan'])}; orange: share over real images', in the last row pixel paths",
         f"SimSiam's ablations, trainings: {trainings(ablations)} each; kNN accuracy; last row: rise of the loss",
         f"SimSiam, trainings: {trainings([accuracy])}; kNN accuracy",
     ]
-    for panel, title, limits in zip(axes, titles, ((-1.1, 1.1), (-0.2, 1.1), (0, 0.3), (0.57, 0.61)), strict=True):
+    for panel, title, limits in zip(axes, titles, ((-1.1, 1.1), (-0.1, 1.05), (0, 0.17), (0.57, 0.61)), strict=True):
         panel.set_title(title, fontsize=9)
         panel.set_xlim(limits)
     save_figure(figure, path)

@@ -633,7 +633,7 @@ def test_curves_show_the_snapshots_of_each_seed_beside_real_images(curves):
         for line, seed in zip(lines, seeds, strict=True):
             assert list(line.get_xdata()) == [0, 2, 6]
             assert list(line.get_ydata()) == [s[key] for s in seed["snapshots"].values()]
-        part = "held_out" if key == "readable" else "training"
+        part = "held_out" if key in ("readable", "sharpness") else "training"
         assert real.get_ydata()[0] == pytest.approx(metrics["results"]["seeds"]["0"][part][key])
 
 

@@ -409,9 +409,6 @@ def made_up():
     return {"data": simsiam.SOURCES[0], "config": config, "history": history, "results": {"knn_accuracy_pixels": 0.41}}
 
 
-NAMES = ["raw pixels", "chance", "original: 0.60"]
-
-
 @pytest.mark.parametrize(("data", "original"), [(simsiam.SOURCES[0], [0.6]), ("digits", [])])
 def test_runs_are_drawn_with_a_line_for_each_seed_on_one_scale(data, original, drawn, tmp_path):
     """With lines at chance, at the accuracy on pixels and, for its data and the baseline, at the original's."""
@@ -426,7 +423,9 @@ def test_runs_are_drawn_with_a_line_for_each_seed_on_one_scale(data, original, d
             assert [list(line.get_ydata()) for line in lines] == [numbers[key] for numbers in seeds.values()]
         levels = [0.41, 0.1, *(original if run == "baseline" else [])]
         assert [line.get_ydata()[0] for line in (pixels, *accuracy.lines[2 * num + 1 :])] == levels
-        assert [(text.xy[1], text.get_text()) for text in accuracy.texts] == [*zip(levels, NAMES, strict=False)]
+        chance = "chance, original" if original and run != "baseline" else "chance"
+        names = ["raw pixels", chance, "original: 0.60"]
+        assert [(text.xy[1], text.get_text()) for text in accuracy.texts] == [*zip(levels, names, strict=False)]
         assert loss.lines[-1].get_ydata()[0] == -1
     for pair in (axes[::2], axes[1::2]):
         assert pair[0].get_ylim() == pair[1].get_ylim()
