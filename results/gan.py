@@ -38,7 +38,7 @@ CLAIMS = [
         ["two_six_eight"],
         ">",
         0.5,
-        "{0} of the readable; {1} of readable real images",
+        "{0} of the readable, of real ones {1}",
         beside=("two_six_eight_real",),
     ),
     Claim(
@@ -76,7 +76,7 @@ CLAIMS = [
         ["half_way_latent", "half_way_pixel"],
         "><",
         0.8,
-        "readable half-way, divided by the ends: latent {0}, pixel {1}",
+        "readable half-way over the ends: latent {0}, pixel {1}",
     ),
 ]
 BELIEVED = {  # of the classifier on held-out images, fixed before any sample was measured

@@ -49,7 +49,7 @@ CLAIMS = [
         "largest rise of the loss from one epoch to the next, beside the baselines'",
         ["rise_no_predictor", "highest_rise_baseline"],
         "above",
-        here="loss rises in an epoch by up to {0}, with predictor by up to {1}",
+        here="largest rise in an epoch {0}, with predictor {1}",
     ),
 ]
 RISE = 1e-4  # of the loss from epoch to epoch, in the digits that are printed

@@ -113,8 +113,10 @@ def context(metrics: dict) -> dict:
         before = fmean(value for values in validation for value in values[-2 * tenth :][:tenth])
         gaps.append([label, train, test, train - test, log_p - test, before, late])
     elbos = [value for name in LABELS for value in by_seed(metrics, f"elbo_{name}")]
+    gap = quantities(metrics)["elbo_gap"]
     return {key: mean_std(by_seed(metrics, key)) for key in keys} | {
-        "gap": f"{pages.show('close', gap)} nats" if (gap := quantities(metrics)["elbo_gap"]) else "not measured",
+        "gap": f"{pages.show('close', gap)} nats" if gap else "not measured",
+        "largest_gap": f"{max(map(abs, gap)):.2f}" if gap else "not measured",
         "seeds": make_table(seeds),
         "curve": make_table(curve),
         "gaps": make_table(gaps),
