@@ -288,7 +288,7 @@ def find_snapshots(args: argparse.Namespace, source: str) -> dict[int, list[Snap
         for seed, snapshots in found.items():
             snapshots.append(load("0", seed))
             absent = sorted(set(args.snapshots) - {snapshot.iteration for snapshot in snapshots})
-            lacks = ["the critic", *(f"the snapshot at {iteration:,}" for iteration in absent)]
+            lacks = ["critic", *(f"snapshot_{iteration}" for iteration in absent)]
             print(f"seed {seed}: left out, as {args.models} lacks it: {', '.join(lacks)}")
     if not found:
         raise utils.InputError(f"no training in {args.models or args.out} has a snapshot")

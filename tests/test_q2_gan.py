@@ -775,7 +775,7 @@ def test_models_say_what_they_lack(copied, drawn, tmp_path, capsys):
     run, out = copied("q2_gan"), tmp_path / "measured"
     (run.out / "model_snapshot_2_seed0.pt").unlink()
     q2_gan.main([*run.flags, "--models", str(run.out), "--out", str(out)])
-    assert "lacks it: the critic, the snapshot at 2\n" in capsys.readouterr().out
+    assert "lacks it: critic, snapshot_2\n" in capsys.readouterr().out
     assert list(read_metrics(out)["results"]["seeds"]["0"]["snapshots"]) == ["0", "6"]
 
 
