@@ -28,7 +28,9 @@ def collapse(question: str, original: str, run: str) -> Claim:
     """Return the claim that an ablation has collapsed; one training decides it."""
     keys, here = [f"accuracy_{run}", f"loss_{run}"], "accuracy {0}, loss {1}"
     limit = tuple(LOW.values())
-    return Claim(question, original, "kNN accuracy and loss", keys, "every", limit, here, 1, ORIGINAL[run])
+    return Claim(
+        question, original, "kNN accuracy and loss", keys, "every", limit, here, fewest=1, number=ORIGINAL[run]
+    )
 
 
 CLAIMS = [
