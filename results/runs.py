@@ -280,7 +280,8 @@ def save_metrics(
 ) -> dict:
     """Write OUT/metrics.json: data, flags and versions beside what is passed. Returns what a reader of the file gets.
 
-    Raises ValueError for numbers that are not finite, which JSON does not have.
+    The history keeps six significant digits, so that 150,000 iterations fit in a megabyte. Raises ValueError for
+    numbers that are not finite, which JSON does not have.
     """
     # where and how it ran; the device has an entry of its own
     elsewhere = {"device", "data_dir", "out", "restart", "figures_only", "download", "models"}
@@ -292,6 +293,7 @@ def save_metrics(
     if args.command not in provenance["command"]:
         metrics["measured_by"] = args.command
     metrics |= {"data": source, "versions": versions, "config": config}
+    history = json.loads(json.dumps(history), parse_float=lambda digits: float(f"{float(digits):.6g}"))
     metrics |= {"seconds": seconds, "history": history, "results": results}
     text = json.dumps(metrics, indent=1, allow_nan=False) + "\n"
     utils.write(args.out / "metrics.json", text)

@@ -441,10 +441,11 @@ def test_models_that_do_not_fit_are_named(model_run, tmp_path):
 def test_metrics_are_valid_json_with_their_origin(tmp_path):
     first = {"command": ["python q9.py"], "commit": [], "device": ["cpu (one)"]}
     provenance = runs.merge(first, first | {"device": ["cpu (two)"]})
-    content = {"seconds": 1.5, "history": {"a": {"loss": [1.0]}}, "results": {}}
+    content = {"seconds": 1.23456789, "history": {"a": {"loss": [1.23457e-5]}}, "results": {"a": 1.23456789}}
     places = {"out": tmp_path, "data_dir": Path("data"), "device": torch.device("cpu"), "command": "python q9.py"}
     args = argparse.Namespace(lr=0.1, restart=True, figures_only=False, download=False, **places)
-    runs.save_metrics(args, "q9", "digits", provenance, *content.values())
+    longer = content | {"history": {"a": {"loss": [1.23456789e-5]}}}
+    runs.save_metrics(args, "q9", "digits", provenance, *longer.values())
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics.pop("versions")["torch"] == torch.__version__
     origin = {"script": "q9", "command": "python q9.py", "device": "cpu (one); cpu (two)", "data": "digits"}
