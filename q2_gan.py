@@ -381,7 +381,7 @@ def draw_samples(
     nearest = torch.cdist(features, training).argmin(1)
     rows["held out"] = scale(data["test_images"][torch.randperm(len(data["test_images"]))[:columns].to(args.device)])
     rows["nearest training image"] = scale(data["train_images"][nearest])
-    title = f"The same noise in a column, {snapshots[-1]}; real images; those nearest to the last samples (in features)"
+    title = f"The same noise in a column, {snapshots[-1]}; held-out images; training images nearest to the last samples"
     utils.draw_strips(rows, [""] * columns, title, args.out / "samples.png", [len(rows) - 2, len(rows) - 1])
 
 

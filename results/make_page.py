@@ -14,7 +14,6 @@ from results.pages import (
     claims_table,
     criterion,
     error_of,
-    mean_error,
     render,
     report,
     show,
@@ -45,7 +44,7 @@ def page() -> str:
         "vae_rise": vae_context["rise"],
         "vae_first_k": vae_context["first_k"],
         "vae_last_k": vae_context["last_k"],
-        "gan_real": mean_error(gan.entries(metrics["q2_gan"], "classifier", "readable")),
+        "gan_real": f"{fmean(gan.entries(metrics['q2_gan'], 'classifier', 'readable')):.2f}",
         "simsiam_accuracy": show("compatible", accuracies),
         "simsiam_trainings": len(accuracies),
         "simsiam_precision": metrics["q3_simsiam"]["config"]["precision"],
@@ -109,8 +108,9 @@ def draw_claims(metrics: dict[str, dict], path: Path) -> None:
         panel.set_yticks(range(len(claims)), map(label_of, claims), fontsize=8)
         panel.set_ylim(len(claims) - 0.5, -0.5)
         panel.grid(alpha=0.3)
-    real = fmean(gan.entries(metrics["q2_gan"], "classifier", "readable"))
-    axes[1].plot([real] * 3, range(3), "k^", label="real images")
+    real = [fmean(gan.entries(metrics["q2_gan"], "classifier", "readable"))] * 3
+    real.append(fmean(gan.quantities(metrics["q2_gan"])["two_six_eight_real"]))
+    axes[1].plot(real, range(4), "k^", label="real images")
     titles = [
         f"VAE, trainings: {trainings(rows['q1_vae'])}; nats above the original's; third row: analytic less Monte Carlo",
         f"WGAN, trainings: {trainings(rows['q2_gan'])}; orange: share over real images', in the last row pixel paths",
