@@ -259,10 +259,10 @@ def context(metrics: dict) -> dict:
 def draw_training(metrics: dict, path: Path) -> None:
     """The critic's estimate and the penalty, a line for each seed."""
     figure, ((distance, penalty),) = utils.subplots(1, 2)
-    for history in metrics["history"].values():
-        marker = "." if len(history["iteration"]) < 20 else None
-        distance.plot(history["iteration"], history["distance"], linewidth=0.8, marker=marker)
-        penalty.plot(history["iteration"], history["penalty"], linewidth=0.8, marker=marker)
+    for seed, history in metrics["history"].items():
+        style = {"linewidth": 0.8, "marker": "." if len(history["iteration"]) < 20 else None, "label": f"seed {seed}"}
+        distance.plot(history["iteration"], history["distance"], **style)
+        penalty.plot(history["iteration"], history["penalty"], **style)
     distance.set_title("Critic's estimate of the distance")
     penalty.set_title("Lipschitz penalty")
     for axes in (distance, penalty):
