@@ -46,11 +46,10 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     flag("--importance-samples", positive_int, 200, "samples K per image for log p(x)")
     flag("--test-images", positive_int, 10_000, "test images used, evenly spaced")
     flag("--models", Path, None, "folder of a run's models, to be measured without training", metavar="DIR")
-    # K of the curve; groups of samples nest, so by Jensen it cannot fall
-    parser.set_defaults(curve_samples=[1, 5, 10, 50, 200, 1000])
-    args = utils.parse_args(parser, argv, QUICK)
+    parser.set_defaults(curve_samples=[1, 5, 10, 50, 200, 1000])  # K of the curve; groups nest, so by Jensen no fall
+    args = runs.take_recipe(parser, argv, utils.parse_args(parser, argv, QUICK))
     args.estimators = list(dict.fromkeys(args.estimators))
-    return runs.take_recipe(parser, argv, args, "q1_vae") if args.models else args
+    return args
 
 
 def sum_per_example(x: Tensor) -> Tensor:
@@ -248,11 +247,12 @@ def log_likelihood_importance_sampling(vae: VAE, images: Tensor, num_samples: in
 
 
 def load_vae(estimator: str, seed: int, args: argparse.Namespace, source: str) -> tuple[VAE, dict]:
-    """Return a trained VAE and its history from its checkpoint, or from --models."""
+    """Return a trained VAE, in half precision as its model is, and its history: from its checkpoint, or --models."""
     vae = VAE(args.latent_size).to(args.device)
     config = training_config(estimator, seed, args, source)
     history = runs.load_checkpoint(checkpoint_path(estimator, seed, args), config, {"vae": vae}, CURVES)
-    return vae, runs.model_history(args, "q1_vae", f"{estimator}_seed{seed}") if args.models else history
+    history = runs.model_history(args, "q1_vae", f"{estimator}_seed{seed}", CURVES) if args.models else history
+    return runs.round_weights(vae), history
 
 
 def evaluate(histories: dict, data: dict, args: argparse.Namespace) -> dict:
@@ -281,8 +281,7 @@ def evaluate(histories: dict, data: dict, args: argparse.Namespace) -> dict:
             numbers[f"elbo_{name}"] = valid
             print(f"measured {ESTIMATORS[name]}, seed {seed}: log p(x) {numbers[f'log_likelihood_{name}']:.2f}")
     curves = {"samples": args.curve_samples, "estimates": estimates, "elbo": elbos}
-    first = next(iter(seeds.values()))
-    return first | {"seeds": seeds, "curves": curves, "test_images": len(test)}
+    return next(iter(seeds.values())) | {"seeds": seeds, "curves": curves, "test_images": len(test)}
 
 
 def evenly_spaced(images: Tensor, num: int) -> Tensor:
@@ -331,7 +330,7 @@ def draw_grids(grids: dict[str, Tensor], columns: int, path: Path) -> None:
 def draw_images(vaes: dict[str, VAE], test: Tensor, args: argparse.Namespace) -> None:
     """Write the figures that need the models: samples from the prior and reconstructions."""
     torch.manual_seed(0)
-    z = torch.randn(100, args.latent_size, device=test.device)
+    z = torch.randn(100, args.latent_size).to(test.device)  # drawn on the CPU, the same on every device
     x = evenly_spaced(test, 50).float()
     samples, reconstructions = {}, {}
     for name, vae in vaes.items():
@@ -364,12 +363,12 @@ def main(argv: list[str] | None = None) -> None:
     load = partial(load_vae, args=args, source=source)
     histories, provenance, seconds = runs.finished_trainings(args, ESTIMATORS, load)
     results = evaluate(histories, data, args)
-    vaes = {}
-    for name, seeds in histories.items():
-        first = min(seeds)
-        vaes[name], _ = load(name, first)
-        config = training_config(name, first, args, source)
-        runs.save_model(args, f"checkpoint_{name}", first, config, {"vae": vaes[name]})
+    vaes = {name: load(name, min(trained))[0] for name, trained in histories.items()}
+    for path in args.out.glob("model_checkpoint_*"):
+        path.unlink()  # perhaps of a seed that is the first no longer, after fewer epochs
+    for name, vae in vaes.items():
+        seed = min(histories[name])
+        runs.save_model(args, f"checkpoint_{name}", seed, training_config(name, seed, args, source), {"vae": vae})
     draw_images(vaes, data["test"], args)
 
     seconds += time.perf_counter() - start

@@ -64,12 +64,10 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
         epsilons=[1, 2, 3, 5, 10, 20],  # lengths of a perturbation, in standard deviations of the prior
         alphas=[round(0.1 * step, 1) for step in range(11)],  # points of an interpolation
     )
-    args = utils.parse_args(parser, argv, QUICK)
-    if args.models:
-        args = runs.take_recipe(parser, argv, args, "q2_gan")
+    args = runs.take_recipe(parser, argv, utils.parse_args(parser, argv, QUICK))
     args.perturb_dims = list(dict.fromkeys(args.perturb_dims))
-    asked = args.snapshots or [round(share * args.iterations) for share in SNAPSHOTS]
-    args.snapshots = sorted({*asked, args.iterations})
+    snapshots = args.snapshots or [round(share * args.iterations) for share in SNAPSHOTS]
+    args.snapshots = sorted({*snapshots, args.iterations})
     if args.snapshots[-1] > args.iterations:
         raise utils.InputError(f"--snapshots {args.snapshots[-1]} lies past --iterations {args.iterations}")
     if (dim := max(args.perturb_dims)) >= args.latent_size:
@@ -257,7 +255,7 @@ def load_snapshot(iteration: int, seed: int, args: argparse.Namespace, source: s
     networks = {"generator": Generator(args.latent_size, args.width)}  # that of iteration 0 follows from the seed
     path, config = snapshot_path(iteration, seed, args), training_config(seed, args, source)
     if args.models:
-        history = runs.model_history(args, "q2_gan", str(seed))
+        history = runs.model_history(args, "q2_gan", str(seed), CURVES)
         if iteration:
             runs.load_checkpoint(path, config, networks)
     else:
@@ -354,7 +352,7 @@ def evaluate(found: dict[int, list[Snapshot]], data: dict, args: argparse.Namesp
 def draw_images(snapshots: list[Snapshot], data: dict, args: argparse.Namespace) -> list[list[int]]:
     """Write the figures of images of one training; returns the digits read in the perturbed ones.
 
-    Perturbations and interpolations, of the last snapshot, start at noise whose image is readable.
+    Perturbations and interpolations, of the last snapshot, start at noise whose image is readable, where there is such.
     """
     last = snapshots[-1]
     classifier = reader.load_classifier(last.seed, data, args)
@@ -410,7 +408,7 @@ def draw_interpolations(snapshot: Snapshot, z0: Tensor, z1: Tensor, args: argpar
     for pair in range(len(z0)):
         rows[f"pair {pair + 1}, (a) latent"] = latent[:, pair]
         rows[f"pair {pair + 1}, (b) pixel"] = pixel[:, pair]
-    title = f"Interpolation between pairs of the first readable samples; {snapshot}"
+    title = f"Interpolation between pairs of samples, readable ones first; {snapshot}"
     utils.draw_strips(rows, ["α = 1: z0", *alphas[1:-1], "α = 0: z1"], title, args.out / "interpolation.png", [2, 4, 6])
 
 
@@ -439,9 +437,8 @@ def main(argv: list[str] | None = None) -> None:
     results["digits"] = draw_images(first, data, args)
     for snapshot in first:
         if snapshot.iteration:  # that of 0 follows from the seed
-            config = training_config(snapshot.seed, args, data["source"])
-            name, networks = f"snapshot_{snapshot.iteration}", {"generator": snapshot.generator}
-            runs.save_model(args, name, snapshot.seed, config, networks)
+            config, networks = training_config(snapshot.seed, args, data["source"]), {"generator": snapshot.generator}
+            runs.save_model(args, f"snapshot_{snapshot.iteration}", snapshot.seed, config, networks)
     histories = {seed: snapshots[-1].history for seed, snapshots in found.items()}
     provenance, seconds = runs.take_provenance(histories.values(), args)
     seconds += time.perf_counter() - start

@@ -20,7 +20,7 @@ RECIPE |= {"classifier_steps": 900}
 SAMPLES = 10_000  # of a snapshot, at least
 
 
-def readable(original: str, iteration: int, rule: str, limit: float) -> Claim:
+def readable_claim(original: str, iteration: int, rule: str, limit: float) -> Claim:
     """Return the claim that the share of readable samples, also over real images', lies beyond a limit."""
     keys = [f"readable_{iteration}", f"readable_{iteration}_over_real"]
     quantity = f"readable samples at {iteration:,}: their share, and that divided by held-out images' share"
@@ -28,9 +28,9 @@ def readable(original: str, iteration: int, rule: str, limit: float) -> Claim:
 
 
 CLAIMS = [
-    readable("model 0: nothing but noise", 0, "<", 0.05),
-    readable("after 7,000: too indistinct to detect", 7000, "<", 0.5),
-    readable("after 20,000: mostly proper digits", 20_000, ">", 0.5),
+    readable_claim("model 0: nothing but noise", 0, "<", 0.05),
+    readable_claim("after 7,000: too indistinct to detect", 7000, "<", 0.5),
+    readable_claim("after 20,000: mostly proper digits", 20_000, ">", 0.5),
     Claim(
         "2.2",
         "primarily 2, 6 and 8",
@@ -114,10 +114,16 @@ def counted(metrics: dict) -> dict[str, dict]:
     return {name: seed for name, seed in seeds.items() if not doubt(seed)} or seeds
 
 
+def over_ends(curve: list[float]) -> list[float]:
+    """Return a curve over the mean of its ends; nothing where that is 0."""
+    ends = (curve[0] + curve[-1]) / 2
+    return [value / ends for value in curve] if ends else []
+
+
 def half_way(curve: list[float]) -> float | None:
     """Return the middle of a curve over the mean of its ends; None where there is nothing to compare with."""
-    ends = curve[0] + curve[-1]
-    return 2 * curve[len(curve) // 2] / ends if ends else None
+    ratios = over_ends(curve)
+    return ratios[len(ratios) // 2] if ratios else None
 
 
 def two_six_eight(digits: list[int]) -> float | None:
@@ -315,11 +321,9 @@ def draw_paths(metrics: dict, path: Path) -> None:
     last = ("snapshots", str(iterations(metrics)[-1]))
     for color, name in (("C0", "latent"), ("C1", "pixel")):
         for curve in entries(metrics, *last, "interpolation", name):
-            if curve[0] + curve[-1]:
-                ratios = [2 * readable / (curve[0] + curve[-1]) for readable in curve]
-                axes.plot(
-                    metrics["config"]["alphas"], ratios, color=color, linewidth=0.8, label=f"{name} interpolation"
-                )
+            if ratios := over_ends(curve):
+                label = f"{name} interpolation"
+                axes.plot(metrics["config"]["alphas"], ratios, color=color, linewidth=0.8, label=label)
     if not objection(metrics):
         axes.plot([0.4, 0.6], [0.8, 0.8], color="C3", linewidth=3, label="limit, half-way")
     axes.set(title="Readable images along the paths", xlabel="α", ylabel="divided by the mean of both ends")

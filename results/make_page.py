@@ -39,16 +39,12 @@ def page() -> str:
     context = {
         "claims": claims_table([row for name in SCRIPTS for row in verdicts(SCRIPTS[name], metrics[name])]),
         "vae_seeds": len(metrics["q1_vae"]["results"]["seeds"]),
-        "vae_epochs": metrics["q1_vae"]["config"]["epochs"],
-        "vae_gap": vae_context["gap"],
-        "vae_rise": vae_context["rise"],
-        "vae_first_k": vae_context["first_k"],
-        "vae_last_k": vae_context["last_k"],
         "gan_real": f"{fmean(gan.entries(metrics['q2_gan'], 'classifier', 'readable')):.2f}",
         "simsiam_accuracy": show("compatible", accuracies),
         "simsiam_trainings": len(accuracies),
         "simsiam_precision": metrics["q3_simsiam"]["config"]["precision"],
     }
+    context |= {f"vae_{key}": vae_context[key] for key in ("gap", "rise", "first_k", "last_k")}
     return render("page", context)
 
 

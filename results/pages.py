@@ -140,12 +140,12 @@ def criterion(claim: Claim) -> str:
 def show(rule: str, values: list[float]) -> str:
     """Return the mean with what `decide` takes: the prediction interval in brackets, or an error after ±.
 
-    Of "above" the smallest.
+    Of "above" the smallest, of "every" the mean alone.
     """
     if not values:
         return "not measured"
     mean, error = fmean(values), error_of(rule, values)
-    if rule not in INTERVALS:
+    if rule in ("every", "above"):
         return f"{min(values) if rule == 'above' else mean:#.3g}"
     if rule == "compatible" and error:
         digits = digits_of(error)

@@ -82,11 +82,13 @@ def write_object(path: Path, content: dict) -> None:
 
 
 def read_checkpoint(path: Path) -> dict:
-    """Return what `save_checkpoint` wrote; InputError if it cannot be read."""
+    """Return what `save_checkpoint` wrote; InputError if it is not there or cannot be read."""
+    if not path.exists():
+        raise InputError(f"{path} is missing; {ANEW}")
     with utils.reading(f"{path} cannot be read as a checkpoint of this version; {ANEW}"):
         utils.check_zip(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        return {key: checkpoint[key] for key in ("config", "history", "states", "layers")} | checkpoint
+        return checkpoint | {key: checkpoint[key] | {} for key in ("config", "history", "states", "layers")}
 
 
 def load_checkpoint(path: Path, config: dict, modules: dict, curves: Iterable[str] = ()) -> dict:
@@ -111,6 +113,8 @@ def load_checkpoint(path: Path, config: dict, modules: dict, curves: Iterable[st
     with utils.reading(f"{path} does not hold what it is needed for; {ANEW}"):
         for name, module in modules.items():
             module.load_state_dict(checkpoint["states"][name])
+            if isinstance(module, nn.Module) and not all(x.isfinite().all() for x in module.state_dict().values()):
+                raise ValueError
     if rng:
         torch.set_rng_state(rng["cpu"])
         if torch.cuda.is_initialized() and "cuda" in rng:
@@ -171,7 +175,7 @@ def join(
 
     Says which are left out, as `load` fails or they may not be read, each reason once a seed; none are of --models.
     """
-    told, pattern = set(), seed_path(args, f"{kind}_*", "*")
+    printed, pattern = set(), seed_path(args, f"{kind}_*", "*")
     for path in sorted(pattern.parent.glob(pattern.name)):
         match = re.search(rf"{kind}_(\w+)_seed(\d+)\.pt$", path.name)
         if not match or not wanted(match[1]) or path != seed_path(args, f"{kind}_{match[1]}", int(match[2])):
@@ -182,9 +186,9 @@ def join(
             reason = str(error).split(";")[0]
             if args.models:
                 raise InputError(reason) from error
-            if (key := (match[2], reason.replace(str(path), ""))) not in told:
+            if (key := (match[2], reason.replace(str(path), ""))) not in printed:
                 print(f"left out: {reason}")
-            told.add(key)
+            printed.add(key)
 
 
 def finished_trainings(
@@ -235,12 +239,16 @@ def save_model(args: argparse.Namespace, name: str, seed: int, config: dict, net
     write_object(args.out / f"model_{name}_seed{seed}.pt", model)
 
 
-def take_recipe(parser: Parser, argv: list[str] | None, args: argparse.Namespace, script: str) -> argparse.Namespace:
-    """Return `args` with the recipe of the run in --models where no flag says otherwise; InputError without one."""
-    for flag in sorted(args.given & {"quick", "restart", "repeats"}):
+def take_recipe(parser: Parser, argv: list[str] | None, args: argparse.Namespace) -> argparse.Namespace:
+    """Return `args`, with --models completed by the recipe of the run there; InputError without one."""
+    if not args.models:
+        return args
+    measuring = {"perturb_dims", "samples", "importance_samples", "test_images"}
+    for flag in sorted(args.given - {"models", "data", "data_dir", "out", "device"} - measuring):
         raise InputError(f"--models measures what is there, without training; leave out --{flag.replace('_', '-')}")
     if not list(args.models.glob("model_*_seed*.pt")):
         raise InputError(f"--models {args.models} holds no models")
+    script = Path(parser.prog).stem
     recipe = read_metrics(args.models, script)["config"]
     recipe = {key: recipe[key] for key in vars(args).keys() & recipe.keys() - {"quick", "repeats"}}
     parser.set_defaults(**recipe, out=utils.from_here("results", f"{script}_models"))
@@ -250,13 +258,13 @@ def take_recipe(parser: Parser, argv: list[str] | None, args: argparse.Namespace
     return args
 
 
-def model_history(args: argparse.Namespace, script: str, key: str) -> dict:
-    """Return the history and the provenance of a training from the metrics beside its model."""
+def model_history(args: argparse.Namespace, script: str, key: str, curves: Iterable[str]) -> dict:
+    """Return the history and the provenance of a training from the metrics beside its model; InputError without."""
     metrics = read_metrics(args.models, script)
-    if key not in metrics["history"]:
-        raise InputError(f"{args.models / 'metrics.json'} has no training {key}")
-    provenance = {name: [metrics[name]] for name in ("command", "commit", "device", "torch") if name in metrics}
-    return metrics["history"][key] | {"provenance": provenance}
+    with utils.reading(f"{args.models / 'metrics.json'} has no training {key} of this version"):
+        history = {curve: list(metrics["history"][key][curve]) for curve in curves}
+        keys = metrics.keys() & {"commit", "torch"} | {"command", "device"}
+        return history | {"provenance": {key: [metrics[key]] for key in sorted(keys)}}
 
 
 def add_run(provenance: dict[str, list[str]], args: argparse.Namespace) -> dict[str, list[str]]:
@@ -310,7 +318,6 @@ def check_owner(out: Path, script: str) -> None:
 def read_metrics(out: Path, script: str) -> dict:
     """Return what `save_metrics` wrote; InputError where there is none of this script, or a damaged one."""
     check_owner(out, script)
-    text = "holds no intact metrics.json to draw from; the same command without --figures-only makes it"
-    with utils.reading(f"{out} {text}"):
+    with utils.reading(f"{out} holds no intact metrics.json; a run of {script}.py makes it"):
         metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-        return {key: metrics[key] for key in ("config", "history", "results")} | metrics  # KeyError without one
+        return metrics | {key: metrics[key] | {} for key in ("config", "history", "results")}  # an error without one

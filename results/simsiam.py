@@ -24,7 +24,7 @@ ORIGINAL = {"baseline": 0.6, "no_stop_gradient": 0.1, "no_predictor": 0.1}  # kN
 LOW = {"knn_accuracy": 0.15, "loss": -0.98}  # at most these count as collapsed
 
 
-def collapse(question: str, original: str, run: str) -> Claim:
+def collapse_claim(question: str, original: str, run: str) -> Claim:
     """Return the claim that an ablation has collapsed; one training decides it."""
     keys, here = [f"accuracy_{run}", f"loss_{run}"], "accuracy {0}, loss {1}"
     limit = tuple(LOW.values())
@@ -43,8 +43,8 @@ CLAIMS = [
         (0.595, 0.605, 0.025),
         number=ORIGINAL["baseline"],
     ),
-    collapse("3.4", "no stop-gradient: 0.10, collapsed", "no_stop_gradient"),
-    collapse("3.5", "no predictor: 0.10", "no_predictor"),
+    collapse_claim("3.4", "no stop-gradient: 0.10, collapsed", "no_stop_gradient"),
+    collapse_claim("3.5", "no predictor: 0.10", "no_predictor"),
     Claim(
         "3.5",
         "no predictor: the loss is not smooth",

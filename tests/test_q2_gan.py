@@ -715,6 +715,17 @@ def test_another_setting_another_classifier_or_another_source_is_measured_anew(m
     assert measured_in("--perturb-dims", "1", "--classifier-steps", "6") == every
 
 
+SETTINGS = "samples perturb_dims certainty held_out neighbours coverage_samples starts controls pairs epsilons alphas"
+
+
+@pytest.mark.parametrize("name", [*SETTINGS.split(), "code"])
+def test_what_was_measured_with_another_setting_does_not_count(name):
+    args = q2_gan.get_args(["--device", "cpu"])
+    other = argparse.Namespace(**vars(args) | {name: "other"})
+    one, another = (reader.fingerprint([], reader.settings({"source": "digits"}, True, a)) for a in (args, other))
+    assert one != another
+
+
 def test_a_source_that_was_changed_after_its_import_is_not_what_measures(measured_in, monkeypatch):
     read_bytes = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: read_bytes(path) + b"#" * (path.name == "reader.py"))
@@ -774,9 +785,14 @@ def test_distance_and_penalty_are_means_since_the_last_record(bright, monkeypatc
 def test_models_say_what_they_lack(copied, drawn, tmp_path, capsys):
     run, out = copied("q2_gan"), tmp_path / "measured"
     (run.out / "model_snapshot_2_seed0.pt").unlink()
-    q2_gan.main([*run.flags, "--models", str(run.out), "--out", str(out)])
+    data = run.flags[run.flags.index("--data-dir") :][:2]
+    flags = [*data, "--device", "cpu", "--models", str(run.out), "--out", str(out)]
+    q2_gan.main(flags)
     assert "lacks it: critic, snapshot_2\n" in capsys.readouterr().out
     assert list(read_metrics(out)["results"]["seeds"]["0"]["snapshots"]) == ["0", "6"]
+    (run.out / "model_classifier_seed0.pt").unlink()
+    with pytest.raises(utils.InputError, match=r"model_classifier_seed0\.pt is missing"):
+        q2_gan.main(flags)
 
 
 def test_snapshots_alone_are_a_finished_training(copied, finished, drawn, capsys):

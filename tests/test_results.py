@@ -57,7 +57,7 @@ def test_fewer_than_three_trainings_decide_nothing():
     assert decide(claim("><", 5), [[9.0, 9.001, 9.002], [1.0]]) == "undecided"
 
 
-def test_two_yardsticks_have_to_agree():
+def test_a_share_and_that_over_real_images_have_to_agree():
     far = 2 * ERROR
     assert decide(claim(">", 0), shifted(far, far)) == "reproduced"
     assert decide(claim(">", 0), shifted(-far, -far)) == "not reproduced"
@@ -213,7 +213,7 @@ def test_numbers_that_reproduce_every_claim_of_problem_2():
     here = column(gan, gan_metrics(), "here")
     assert here[1] == "readable 0.3000 ± 0.0025; 0.3529 ± 0.0029 of real images' share"
     assert here[3] == "0.6000 ± 0.0025 of the readable, of real ones 0.3"
-    assert here[6] == "of readable samples 0.400, 0.500, 0.600, 0.700; other dimensions 0.450"
+    assert here[6] == "of readable samples 0.4, 0.5, 0.6, 0.7000 ± 0.0025; other dimensions 0.45"
     assert set(column(gan, gan_metrics(), "trainings")) == {3}
     assert here[7].endswith("latent 0.9000 ± 0.0025, pixel 0.6000 ± 0.0025")
 
@@ -237,7 +237,7 @@ def test_every_claim_of_problem_2_fails_by_its_own_number_alone(number, changes)
     assert column(gan, gan_metrics(**changes)) == expected
 
 
-def test_a_share_between_the_two_yardsticks_decides_nothing():
+def test_a_share_on_the_other_side_of_the_limit_than_over_real_images_decides_nothing():
     """Of 0.46 of the samples and 0.54 of real images' share."""
     between = gan_metrics(readable={0: 0.045, 7000: 0.46, 20_000: 0.46})
     assert [i for i, verdict in enumerate(column(gan, between)) if verdict == "undecided"] == [0, 1, 2]
@@ -509,6 +509,20 @@ def test_the_three_sentences_of_the_joined_page_are_what_the_verdicts_say():
     accuracies = simsiam.quantities(metrics["q3_simsiam"])["accuracy_baseline"]
     assert "narrowly: all 5 trainings end below it" in text and len(accuracies) == 5 and max(accuracies) < 0.6
     assert f"The mean here is {0.6 - fmean(accuracies):.2f} lower" in text
+
+
+@pytest.mark.parametrize(("name", "most"), [("results/README.md", 900), ("README.md", 1100)])
+def test_pages_are_short(name, most):
+    words = (FOLDER.parent / name).read_text(encoding="utf-8").split()
+    assert len([word for word in words if re.search(r"\w", word)]) <= most  # without a table's bars
+
+
+def test_page_says_how_many_images_and_paths_problem_2_has():
+    metrics, text = reference_metrics()["q2_gan"], page()
+    assert metrics["data"].endswith("8,000 to train, 2,000 to test)")
+    assert "8,000 of the test images" in text and "2,000 others held out" in text
+    assert f"{len(metrics['results']['seeds'])} seeds, two to" in text
+    assert f"along {metrics['config']['pairs']:,} paths" in text
 
 
 def test_page_says_how_often_the_gan_sees_its_images():
