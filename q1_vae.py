@@ -354,7 +354,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     seeds = [] if args.models else range(args.seed, args.seed + args.repeats)
     trainings = [(name, seed) for seed in seeds for name in args.estimators]
-    runs.open_out(args, "q1_vae", [f"*{checkpoint_path(*training, args).name}" for training in trainings])
+    runs.open_out(args, "q1_vae", [checkpoint_path(*training, args).name for training in trainings])
     for name, seed in trainings:
         with runs.interruptible(checkpoint_path(name, seed, args), args):
             train(name, seed, data, args)
@@ -364,8 +364,7 @@ def main(argv: list[str] | None = None) -> None:
     histories, provenance, seconds = runs.finished_trainings(args, ESTIMATORS, load)
     results = evaluate(histories, data, args)
     vaes = {name: load(name, min(trained))[0] for name, trained in histories.items()}
-    for path in args.out.glob("model_checkpoint_*"):
-        path.unlink()  # perhaps of a seed that is the first no longer, after fewer epochs
+    runs.remove_models(args, "checkpoint")
     for name, vae in vaes.items():
         seed = min(histories[name])
         runs.save_model(args, f"checkpoint_{name}", seed, training_config(name, seed, args, source), {"vae": vae})

@@ -369,17 +369,17 @@ def draw_samples(
     snapshots: list, classifier: reader.Classifier, z: Tensor, data: dict, args: argparse.Namespace
 ) -> None:
     """The same noise at about the original's shares of the iterations, held-out images, nearest training images."""
-    columns, last = min(12, len(data["test_images"])), snapshots[-1].iteration
+    columns, last = min(12, len(data["test_images"])), snapshots[-1]
     rows = {}
     for share in SNAPSHOTS:
-        snapshot = min(snapshots, key=lambda one: abs(one.iteration - share * last))
+        snapshot = min(snapshots, key=lambda one: abs(one.iteration - share * last.iteration))
         rows[f"iteration {snapshot.iteration:,}"] = generate(snapshot.generator, z[:columns])
-    features, _ = reader.classify(classifier, rows[f"iteration {last:,}"])
+    features, _ = reader.classify(classifier, rows[f"iteration {last.iteration:,}"])
     training = torch.cat([reader.classify(classifier, scale(chunk))[0] for chunk in data["train_images"].split(2000)])
     nearest = torch.cdist(features, training).argmin(1)
     rows["held out"] = scale(data["test_images"][torch.randperm(len(data["test_images"]))[:columns].to(args.device)])
     rows["nearest training image"] = scale(data["train_images"][nearest])
-    title = f"The same noise in a column, {snapshots[-1]}; held-out images; training images nearest to the last samples"
+    title = f"The same noise in a column, seed {last.seed}; held-out images; training images nearest in features"
     utils.draw_strips(rows, [""] * columns, title, args.out / "samples.png", [len(rows) - 2, len(rows) - 1])
 
 
@@ -422,7 +422,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.download:
         return
     seeds = [] if args.models else range(args.seed, args.seed + args.repeats)
-    kinds = ("checkpoint", "snapshot_*", "classifier", "measured", "model_*")
+    kinds = ("checkpoint", "snapshot_*", "classifier", "measured")
     patterns = [f"{kind}_seed{seed}.*" for kind in kinds for seed in seeds]
     runs.open_out(args, "q2_gan", patterns, earlier=["checkpoint.pt", "snapshot_*[0-9].pt", "classifier.pt"])
     torch.backends.cudnn.benchmark = True
@@ -435,6 +435,7 @@ def main(argv: list[str] | None = None) -> None:
     results = {"seeds": evaluate(found, data, args)}
     first = max(found.values(), key=lambda snapshots: snapshots[-1].iteration)  # that is furthest
     results["digits"] = draw_images(first, data, args)
+    runs.remove_models(args, "snapshot")
     for snapshot in first:
         if snapshot.iteration:  # that of 0 follows from the seed
             config, networks = training_config(snapshot.seed, args, data["source"]), {"generator": snapshot.generator}

@@ -24,7 +24,7 @@ def readable_claim(original: str, iteration: int, rule: str, limit: float) -> Cl
     """Return the claim that the share of readable samples, also over real images', lies beyond a limit."""
     keys = [f"readable_{iteration}", f"readable_{iteration}_over_real"]
     quantity = f"readable samples at {iteration:,}: their share, and that divided by held-out images' share"
-    return Claim("2.2", original, quantity, keys, rule, limit, "readable {0}; {1} of real images' share")
+    return Claim("2.2", original, quantity, keys, rule, limit, "readable {0}; divided by real images' {1}")
 
 
 CLAIMS = [
@@ -297,8 +297,7 @@ def draw_quality(metrics: dict, path: Path) -> None:
         axes.set(xlabel="generator iteration", xlim=(0, last))
         part = "held_out" if key in ("readable", "sharpness") else "training"
         if values := entries(metrics, part, key):
-            axes.axhline(fmean(values), color="black", linestyle=":")
-            axes.annotate(f"{part.replace('_', '-')} images", (0.5 * last, fmean(values)), va="bottom")
+            pages.mark(axes, fmean(values), f"{part.replace('_', '-')} images", color="black", linestyle=":")
         if not axes.lines:
             axes.annotate("not measured", (0.5, 0.5), xycoords="axes fraction", ha="center")
     if not objection(metrics):
@@ -307,7 +306,8 @@ def draw_quality(metrics: dict, path: Path) -> None:
         for iteration, limit in ((0, 0.05), (7000, 0.5), (20_000, 0.5)):
             for height in (limit, limit * real):
                 panels["readable"].plot([iteration - 1000, iteration + 1000], [height, height], **style)
-        panels["readable"].annotate("limits; lower: over real images'", (6000, 0.53), color="C3", fontsize=8)
+        text = "limits; lower: of the share over real images'"
+        panels["readable"].annotate(text, (6000, 0.53), color="C3", fontsize=8)
     panels["readable"].set(title="Readable samples", ylabel="share of the samples", ylim=(0, 1.05))
     panels["coverage"].set(title="Coverage", ylabel="share of the held-out images", ylim=(0, 1.05))
     panels["sharpness"].set(title="Sharpness", ylabel="over held-out images' (white noise: 13)", ylim=(0, 2))
@@ -326,7 +326,8 @@ def draw_paths(metrics: dict, path: Path) -> None:
                 axes.plot(metrics["config"]["alphas"], ratios, color=color, linewidth=0.8, label=label)
     if not objection(metrics):
         axes.plot([0.4, 0.6], [0.8, 0.8], color="C3", linewidth=3, label="limit, half-way")
-    axes.set(title="Readable images along the paths", xlabel="α", ylabel="divided by the mean of both ends")
+    axes.set(title="Readable images along the paths, a line for each training")
+    axes.set(xlabel="α", ylabel="divided by the mean of both ends")
     axes.set(xlim=(1, 0), ylim=(0, None))  # from z0 to z1
     axes.set_xticks([1, 0.75, 0.5, 0.25, 0], ["z0: 1", "0.75", "0.5", "0.25", "z1: 0"])
     utils.save_figure(figure, path)

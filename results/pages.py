@@ -154,8 +154,10 @@ def show(rule: str, values: list[float]) -> str:
 
 
 def with_error(mean: float, error: float) -> str:
-    """Return a number and its error, to two digits of that error; without one, to four digits."""
-    return f"{mean:.{digits_of(error)}f} ± {error:.{digits_of(error)}f}" if error else f"{mean:.4g}"
+    """Return a number and its error, to two digits of that error; without one, two decimals, three digits below 1."""
+    if not error:
+        return f"{mean:.2f}" if abs(mean) >= 1 else f"{mean:#.3g}"
+    return f"{mean:.{digits_of(error)}f} ± {error:.{digits_of(error)}f}"
 
 
 def mean_error(values: list[float]) -> str:
@@ -231,6 +233,13 @@ def closing_table(problem: ModuleType, metrics: dict) -> str:
     if problem.objection(metrics):
         return make_table([["measured", "here"], *problem.summary(metrics)])
     return claims_table(verdicts(problem, metrics))
+
+
+def mark(axes, height: float, name: str, **style) -> None:
+    """Draw a horizontal line with its name above its right end."""
+    axes.axhline(height, **style)
+    place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    axes.annotate(name, (0.99, height), (0, 2), **place, ha="right", va="bottom", fontsize=7)
 
 
 def render(template: str, context: dict) -> str:

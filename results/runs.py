@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from pathlib import Path
 
 import matplotlib
@@ -26,7 +27,8 @@ ANEW = "add --restart to train anew, or give another --out to keep it"
 def open_out(args: argparse.Namespace, script: str, patterns: list[str], earlier: Iterable[str] = ()) -> None:
     """Make the output folder; with --restart remove the files that fit `patterns`, of what is to be trained anew.
 
-    InputError where it cannot be written to, holds the results of another script, or files of an earlier version.
+    InputError where it cannot be written to, or holds the results of another script, results that would be lost, or
+    files of an earlier version.
     """
     try:
         args.out.mkdir(parents=True, exist_ok=True)
@@ -34,6 +36,7 @@ def open_out(args: argparse.Namespace, script: str, patterns: list[str], earlier
     except OSError as error:
         raise InputError(f"cannot write to --out {args.out}: {error.strerror}") from error
     check_owner(args.out, script)
+    check_results(args, script, patterns)
     utils.sweep(args.out.glob(f"*.{'[0-9a-f]' * 8}.part"))
     old = [path for pattern in earlier for path in args.out.glob(pattern) if "_seed" not in path.name]
     if args.restart:
@@ -41,6 +44,27 @@ def open_out(args: argparse.Namespace, script: str, patterns: list[str], earlier
             path.unlink(missing_ok=True)
     elif old:
         raise InputError(f"{old[0]} is of an earlier version, whose files name no seed; move it away, {ANEW}")
+
+
+def check_results(args: argparse.Namespace, script: str, patterns: list[str]) -> None:
+    """Raise InputError where OUT/metrics.json would lose a training: without checkpoint, and its name in no pattern.
+
+    With --models where it holds what a training measured.
+    """
+    try:
+        metrics = read_metrics(args.out, script)
+    except InputError:  # there is none, or a damaged one
+        return
+    if args.models:
+        if "--models" not in metrics.get("measured_by", ""):
+            raise InputError(f"{args.out} holds the results of a training; give another --out")
+        return
+    for key, history in metrics["history"].items():
+        single = f"seed{key}" if key.isdecimal() else key
+        for ending in [single] if "seconds" in history else [f"{key}_seed{seed}" for seed in history]:
+            kept = [*args.out.glob(f"checkpoint_{ending}.pt"), *args.out.glob(f"snapshot_*_{ending}.pt")]
+            if not kept and not any(fnmatch(f"checkpoint_{ending}.pt", pattern) for pattern in patterns):
+                raise InputError(f"{args.out} holds results of {ending} without its checkpoint; give another --out")
 
 
 def seed_path(args: argparse.Namespace, name: str, seed: int | str) -> Path:
@@ -85,7 +109,7 @@ def read_checkpoint(path: Path) -> dict:
     """Return what `save_checkpoint` wrote; InputError if it is not there or cannot be read."""
     if not path.exists():
         raise InputError(f"{path} is missing; {ANEW}")
-    with utils.reading(f"{path} cannot be read as a checkpoint of this version; {ANEW}"):
+    with utils.reading(f"{path} cannot be read: it is damaged, or of another version; {ANEW}"):
         utils.check_zip(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         return checkpoint | {key: checkpoint[key] | {} for key in ("config", "history", "states", "layers")}
@@ -103,7 +127,8 @@ def load_checkpoint(path: Path, config: dict, modules: dict, curves: Iterable[st
     for key, value in config.items():
         if saved.get(key) != value:
             flag = "data" if key == "source" else f"--{key.replace('_', '-')}"
-            raise InputError(f"{path} was made with {flag} {saved.get(key)}, not {value}; give the same, {ANEW}")
+            hint = " (see data/README.md)" if key == "source" else ""
+            raise InputError(f"{path} was made with {flag} {saved.get(key)}, not {value}{hint}; give the same, {ANEW}")
     here = describe_layers(modules)
     there = {name: layer for name, layer in checkpoint["layers"].items() if name.split(".")[0] in modules}
     for name in here | there:
@@ -239,6 +264,12 @@ def save_model(args: argparse.Namespace, name: str, seed: int, config: dict, net
     write_object(args.out / f"model_{name}_seed{seed}.pt", model)
 
 
+def remove_models(args: argparse.Namespace, kind: str) -> None:
+    """Remove the models in OUT that an earlier run saved, perhaps of another seed and after fewer epochs."""
+    for path in args.out.glob(f"model_{kind}_*.pt"):
+        path.unlink()
+
+
 def take_recipe(parser: Parser, argv: list[str] | None, args: argparse.Namespace) -> argparse.Namespace:
     """Return `args`, with --models completed by the recipe of the run there; InputError without one."""
     if not args.models:
@@ -247,7 +278,7 @@ def take_recipe(parser: Parser, argv: list[str] | None, args: argparse.Namespace
     for flag in sorted(args.given - {"models", "data", "data_dir", "out", "device"} - measuring):
         raise InputError(f"--models measures what is there, without training; leave out --{flag.replace('_', '-')}")
     if not list(args.models.glob("model_*_seed*.pt")):
-        raise InputError(f"--models {args.models} holds no models")
+        raise InputError(f"--models {args.models} {'holds no models' if args.models.is_dir() else 'is not a folder'}")
     script = Path(parser.prog).stem
     recipe = read_metrics(args.models, script)["config"]
     recipe = {key: recipe[key] for key in vars(args).keys() & recipe.keys() - {"quick", "repeats"}}

@@ -165,12 +165,6 @@ def plot_seeds(axes, seeds: dict, key: str, color: str, label: str | None = None
     axes.set_xlim(0, len(history[key]) - 1)
 
 
-def mark(axes, height: float, name: str, **style) -> None:
-    """A horizontal line with its name on it."""
-    axes.axhline(height, **style)
-    axes.annotate(name, (0.99, height), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=7)
-
-
 def draw_runs(metrics: dict, path: Path) -> None:
     """The original's panels: accuracy and loss, a row for each run, on one scale."""
     runs, pixels = metrics["history"], metrics["results"]["knn_accuracy_pixels"]
@@ -179,14 +173,14 @@ def draw_runs(metrics: dict, path: Path) -> None:
     highest_loss = max(max(history["loss"]) for history in histories)
     figure, rows = utils.subplots(len(runs), 2, height=2.6)
     for (accuracy, loss), (run, seeds) in zip(rows, runs.items(), strict=True):
-        mark(accuracy, pixels, "raw pixels", color="C2", linestyle="-.", linewidth=0.8)
+        pages.mark(accuracy, pixels, "raw pixels", color="C2", linestyle="-.", linewidth=0.8)
         plot_seeds(accuracy, seeds, "knn_accuracy_backbone", "darkgrey", "backbone, each seed")
         plot_seeds(accuracy, seeds, "knn_accuracy", "C0", "projector, each seed")
         original = None if objection(metrics) else ORIGINAL.get(run)
         chance = "chance, original" if original == 0.1 else "chance"
-        mark(accuracy, 0.1, chance, color="black", linestyle=(0, (2, 6)), zorder=3)
+        pages.mark(accuracy, 0.1, chance, color="black", linestyle=(0, (2, 6)), zorder=3)
         if original and original != 0.1:
-            mark(accuracy, original, f"original: {original:.2f}", color="C3", linestyle=":")
+            pages.mark(accuracy, original, f"original: {original:.2f}", color="C3", linestyle=":")
         others = [f"(curves: {other})" for other in other_knn(seeds.values())]
         accuracy.set(
             title=LABELS[run],

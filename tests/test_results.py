@@ -109,7 +109,7 @@ def test_every_training_must_lie_above_all_others():
 
 def test_numbers_are_given_with_their_error():
     assert mean_error([-1, 0, 1]) == "0.0 ± 2.5" and mean_error([0.5, 0.501, 0.502]) == "0.5010 ± 0.0025"
-    assert mean_error([0.25]) == "0.25" and mean_error([]) == "not measured"
+    assert mean_error([0.25]) == "0.250" and mean_error([-101.267]) == "-101.27" and mean_error([]) == "not measured"
     assert show(">", [0.5, 0.501, 0.502]) == "0.5010 ± 0.0025" and show("every", [0.1, 0.2]) == "0.150"
     assert show("above", [0.2, 0.1]) == "0.100"
 
@@ -211,9 +211,9 @@ ALL = [*["reproduced"] * 6, "-", "reproduced"]
 def test_numbers_that_reproduce_every_claim_of_problem_2():
     assert column(gan, gan_metrics()) == ALL
     here = column(gan, gan_metrics(), "here")
-    assert here[1] == "readable 0.3000 ± 0.0025; 0.3529 ± 0.0029 of real images' share"
-    assert here[3] == "0.6000 ± 0.0025 of the readable, of real ones 0.3"
-    assert here[6] == "of readable samples 0.4, 0.5, 0.6, 0.7000 ± 0.0025; other dimensions 0.45"
+    assert here[1] == "readable 0.3000 ± 0.0025; divided by real images' 0.3529 ± 0.0029"
+    assert here[3] == "0.6000 ± 0.0025 of the readable, of real ones 0.300"
+    assert here[6] == "of readable samples 0.400, 0.500, 0.600, 0.7000 ± 0.0025; other dimensions 0.450"
     assert set(column(gan, gan_metrics(), "trainings")) == {3}
     assert here[7].endswith("latent 0.9000 ± 0.0025, pixel 0.6000 ± 0.0025")
 
@@ -415,7 +415,8 @@ def test_every_claim_has_a_row_in_the_figure_of_all_claims(monkeypatch, tmp_path
     assert ticks.get_xdata() == pytest.approx([-0.0263, -0.0163, -0.0063])
     dots = [(0, 0.01), (0, 0.0118), (1, 0.3), (1, 0.3529), (2, 0.6), (2, 0.7059), (3, 0.6), (4, 0.1), (5, 0.1)]
     assert positions(1, "o") == [*dots, (6, 0.4), (6, 0.5), (6, 0.6), (6, 0.7), (7, 0.9), (7, 0.6)]
-    assert positions(1, "^") == [(0, 0.85)] and list(drawn[1].lines[-1].get_xdata()) == [0.85, 0.85, 0.85, 0.3]
+    assert positions(1, "^") == [(0, 0.85)] and list(drawn[1].lines[-2].get_xdata()) == [0.85, 0.85, 0.85, 0.3]
+    assert positions(1, "x") == [(6, 0.45)]
     assert limits(1) == [(0, 0.05), (1, 0.5), (2, 0.5), (3, 0.5), (4, 0.05), (5, 0), (7, 0.8)]
     assert positions(2, "o") == [(0, 0.1), (1, 0.1), (2, 0.02)] and limits(2) == [(0, 0.15), (1, 0.15), (2, 0.05)]
     assert positions(3, "o") == positions(3, "D") == [(0, 0.6)] and limits(3) == [(0, 0.595), (0, 0.605)]

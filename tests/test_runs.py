@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import OrderedDict
@@ -91,9 +92,30 @@ def test_restart_discards_the_named_checkpoints_before_it_trains(script, flags, 
     """Else the same command after an interrupted restart would take the first start's for its own."""
     run = copied(script)
     monkeypatch.setattr(run.module, "train", lambda *_: sys.exit())
-    with pytest.raises(SystemExit):
-        run.module.main([*run.flags, *flags.split(), "--restart"])
-    assert sorted(path.name for path in run.out.glob("*.pt")) == left and (run.out / "metrics.json").exists()
+    models = [path.name for path in run.out.glob("model_*.pt")]  # they stay with metrics.json until others are there
+    for again in ("--restart", ""):
+        with pytest.raises(SystemExit):
+            run.module.main([*run.flags, *flags.split(), *again.split()])
+        assert {path.name for path in run.out.glob("*.pt")} == {*left, *models} and (run.out / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "lost"),
+    [
+        ("q1_vae", "--seed 10", "analytic_seed0"),
+        ("q1_vae", "--repeats 1 --restart", "analytic_seed1"),
+        ("q2_gan", "--seed 1", "seed0"),
+        ("q3_simsiam", "--runs baseline", "no_predictor_seed0"),
+    ],
+)
+def test_results_of_trainings_without_checkpoint_are_not_overwritten(script, flags, lost, copied):
+    run = copied(script)
+    for path in (*run.out.glob("checkpoint_*.pt"), *run.out.glob("snapshot_*.pt")):
+        path.unlink()
+    before = digest(run.out)
+    with pytest.raises(utils.InputError, match=f"holds results of {lost} without its checkpoint; give another --out"):
+        run.module.main([*run.flags, *flags.split()])
+    assert digest(run.out) == before
 
 
 @each_script
@@ -271,7 +293,7 @@ def with_code(raw, model):
 def test_damaged_checkpoint_is_named(damage, saved):
     path, model = saved
     path.write_bytes(damage(path.read_bytes(), model))
-    with pytest.raises(utils.InputError, match="cannot be read as a checkpoint"):
+    with pytest.raises(utils.InputError, match="cannot be read: it is damaged"):
         runs.load_checkpoint(path, {}, {"model": model})
 
 
@@ -318,7 +340,7 @@ def test_checkpoint_of_an_earlier_version_is_named(saved):
     checkpoint = torch.load(path, weights_only=True)
     del checkpoint["layers"]
     torch.save(checkpoint, path)
-    with pytest.raises(utils.InputError, match=r"cannot be read as a checkpoint of this version; add --restart"):
+    with pytest.raises(utils.InputError, match=r"cannot be read: it is damaged, or of another version; add --restart"):
         runs.load_checkpoint(path, CONFIG, {"model": model})
 
 
@@ -433,11 +455,13 @@ def test_models_that_do_not_fit_are_named(model_run):
     main, flags = model_run.module.main, model_run.flags
     with pytest.raises(utils.InputError, match="is the folder of the models; give another"):
         main([*flags, "--out", str(model_run.out)])
+    with pytest.raises(utils.InputError, match=f"{model_run.out}x is not a folder"):
+        main([*flags, "--models", f"{model_run.out}x"])
     for path in model_run.out.glob("model_*.pt"):
         whole, model = path.read_bytes(), torch.load(path)
         for damaged in (b"junk", whole[:-200]):
             path.write_bytes(damaged)
-            with pytest.raises(utils.InputError, match=rf"{path.name} cannot be read as a checkpoint"):
+            with pytest.raises(utils.InputError, match=rf"{path.name} cannot be read: it is damaged"):
                 main(flags)
         for state in model["states"].values():
             next(iter(state.values())).fill_(math.nan)
@@ -467,6 +491,14 @@ def test_models_that_do_not_fit_are_named(model_run):
 def test_metrics_beside_models_that_do_not_fit_are_named(change, text, model_run):
     change_metrics(model_run.out, change)
     with pytest.raises(utils.InputError, match=text):
+        model_run.module.main(model_run.flags)
+
+
+def test_models_are_measured_twice_into_one_folder_but_not_into_that_of_a_training(model_run, run_of, drawn, tmp_path):
+    for _ in range(2):
+        model_run.module.main(model_run.flags)
+    shutil.copy(run_of(model_run.module.__name__).out / "metrics.json", tmp_path / "measured")
+    with pytest.raises(utils.InputError, match="measured holds the results of a training; give another --out"):
         model_run.module.main(model_run.flags)
 
 
