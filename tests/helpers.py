@@ -79,6 +79,19 @@ def read_metrics(out):
     return {key: value for key, value in metrics.items() if key not in ("command", "commit")}
 
 
+def change_metrics(out, change):
+    """Apply `change` to metrics.json in folder `out`."""
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    change(metrics)
+    (out / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+
+
+def model_flags(run, out):
+    """The flags that measure the models of a run, into folder `out`."""
+    data = run.flags[run.flags.index("--data-dir") :][:2]
+    return [*data, "--device", "cpu", "--models", str(run.out), "--out", str(out)]
+
+
 def draw_figures(problem, metrics, out):
     for name, draw in problem.FIGURES.items():
         draw(metrics, out / name)

@@ -22,7 +22,7 @@ from data.synthetic import synthetic_digits
 from results import gan, reader, runs
 from results.pages import mean_error
 from tests import oracles
-from tests.helpers import digest, draw_figures, read_metrics
+from tests.helpers import digest, draw_figures, model_flags, read_metrics
 
 SHAPES = [(6, 5), (6, 3, 4, 4)]
 
@@ -785,8 +785,7 @@ def test_distance_and_penalty_are_means_since_the_last_record(bright, monkeypatc
 def test_models_say_what_they_lack(copied, drawn, tmp_path, capsys):
     run, out = copied("q2_gan"), tmp_path / "measured"
     (run.out / "model_snapshot_2_seed0.pt").unlink()
-    data = run.flags[run.flags.index("--data-dir") :][:2]
-    flags = [*data, "--device", "cpu", "--models", str(run.out), "--out", str(out)]
+    flags = model_flags(run, out)
     q2_gan.main(flags)
     assert "lacks it: critic, snapshot_2\n" in capsys.readouterr().out
     assert list(read_metrics(out)["results"]["seeds"]["0"]["snapshots"]) == ["0", "6"]

@@ -23,7 +23,17 @@ from torch import nn
 import q1_vae
 import utils
 from results import runs
-from tests.helpers import FLAGS, ROOT, arrays, digest, read_metrics, stop_and_go_on, write_mnist
+from tests.helpers import (
+    FLAGS,
+    ROOT,
+    arrays,
+    change_metrics,
+    digest,
+    model_flags,
+    read_metrics,
+    stop_and_go_on,
+    write_mnist,
+)
 
 each_script = pytest.mark.parametrize("script", FLAGS)
 
@@ -163,10 +173,8 @@ def test_figures_only_refuses_what_it_cannot_honour(script, run_of):
 )
 def test_metrics_of_an_earlier_version_are_named_in_one_line_and_nothing_is_drawn(script, part, other, copied):
     run = copied(script)
-    metrics = json.loads((run.out / "metrics.json").read_text())
-    del metrics["results"][part]
-    metrics["results"] |= {} if other is None else {part: other}
-    (run.out / "metrics.json").write_text(json.dumps(metrics))
+    change_metrics(run.out, lambda metrics: metrics["results"].pop(part))
+    change_metrics(run.out, lambda metrics: metrics["results"].update({} if other is None else {part: other}))
     before = digest(run.out)
     with pytest.raises(utils.InputError, match=r"metrics\.json was made by an earlier version.*without --figures-only"):
         run.module.main(["--out", str(run.out), "--figures-only"])
@@ -409,14 +417,7 @@ def model_run(request, copied, tmp_path):
     for path in run.out.iterdir():
         if not path.name.startswith(("model_", "metrics")):
             path.unlink()
-    data = run.flags[run.flags.index("--data-dir") :][:2]
-    return run._replace(flags=[*data, "--device", "cpu", "--models", str(run.out), "--out", str(tmp_path / "measured")])
-
-
-def change_metrics(out, change):
-    metrics = json.loads((out / "metrics.json").read_text())
-    change(metrics)
-    (out / "metrics.json").write_text(json.dumps(metrics))
+    return run._replace(flags=model_flags(run, tmp_path / "measured"))
 
 
 def test_models_alone_give_the_numbers_of_their_run(model_run, run_of, drawn, tmp_path):
