@@ -364,10 +364,11 @@ def main(argv: list[str] | None = None) -> None:
     histories, provenance, seconds = runs.finished_trainings(args, ESTIMATORS, load)
     results = evaluate(histories, data, args)
     vaes = {name: load(name, min(trained))[0] for name, trained in histories.items()}
-    runs.remove_models(args, "checkpoint")
-    for name, vae in vaes.items():
-        seed = min(histories[name])
-        runs.save_model(args, f"checkpoint_{name}", seed, training_config(name, seed, args, source), {"vae": vae})
+    if not args.models:
+        runs.remove_models(args, "checkpoint")
+        for name, vae in vaes.items():
+            seed = min(histories[name])
+            runs.save_model(args, f"checkpoint_{name}", seed, training_config(name, seed, args, source), {"vae": vae})
     draw_images(vaes, data["test"], args)
 
     seconds += time.perf_counter() - start
