@@ -257,7 +257,7 @@ def load_snapshot(iteration: int, seed: int, args: argparse.Namespace, source: s
     if args.models:
         history = runs.model_history(args, "q2_gan", str(seed), CURVES)
         if iteration:
-            runs.load_checkpoint(path, config, networks)
+            runs.load_checkpoint(path, config | {"iteration": iteration}, networks)
     else:
         networks["critic"] = Critic(args.width)
         history = runs.load_checkpoint(path, config, networks, CURVES)
@@ -435,11 +435,12 @@ def main(argv: list[str] | None = None) -> None:
     results = {"seeds": evaluate(found, data, args)}
     first = max(found.values(), key=lambda snapshots: snapshots[-1].iteration)  # that is furthest
     results["digits"] = draw_images(first, data, args)
-    runs.remove_models(args, "snapshot")
-    for snapshot in first:
-        if snapshot.iteration:  # that of 0 follows from the seed
-            config, networks = training_config(snapshot.seed, args, data["source"]), {"generator": snapshot.generator}
-            runs.save_model(args, f"snapshot_{snapshot.iteration}", snapshot.seed, config, networks)
+    if not args.models:
+        runs.remove_models(args, "snapshot")
+        for iteration, seed, generator, *_ in first:
+            if iteration:  # that of 0 follows from the seed
+                config = training_config(seed, args, data["source"]) | {"iteration": iteration}
+                runs.save_model(args, f"snapshot_{iteration}", seed, config, {"generator": generator})
     histories = {seed: snapshots[-1].history for seed, snapshots in found.items()}
     provenance, seconds = runs.take_provenance(histories.values(), args)
     seconds += time.perf_counter() - start

@@ -318,14 +318,18 @@ def draw_quality(metrics: dict, path: Path) -> None:
 def draw_paths(metrics: dict, path: Path) -> None:
     """Readable images along the paths of the last snapshot, over those at the ends, a line for each seed."""
     figure, ((axes,),) = utils.subplots(1, 1)
+    style = {"textcoords": "offset points", "ha": "center", "fontsize": 8}
     last = ("snapshots", str(iterations(metrics)[-1]))
     for color, name in (("C0", "latent"), ("C1", "pixel")):
-        for curve in entries(metrics, *last, "interpolation", name):
-            if ratios := over_ends(curve):
-                label = f"{name} interpolation"
-                axes.plot(metrics["config"]["alphas"], ratios, color=color, linewidth=0.8, label=label)
+        curves = [*filter(None, map(over_ends, entries(metrics, *last, "interpolation", name)))]
+        for ratios in curves:
+            axes.plot(metrics["config"]["alphas"], ratios, color=color, linewidth=0.8)
+        if curves:
+            lowest = min(ratios[len(ratios) // 2] for ratios in curves)
+            axes.annotate(f"{name} interpolation", (0.5, lowest), (0, -14), color=color, **style)
     if not objection(metrics):
-        axes.plot([0.4, 0.6], [0.8, 0.8], color="C3", linewidth=3, label="limit, half-way")
+        axes.plot([0.4, 0.6], [0.8, 0.8], color="C3", linewidth=3)
+        axes.annotate("limit, half-way", (0.5, 0.8), (0, 4), color="C3", **style)
     axes.set(title="Readable images along the paths, a line for each training")
     axes.set(xlabel="α", ylabel="divided by the mean of both ends")
     axes.set(xlim=(1, 0), ylim=(0, None))  # from z0 to z1

@@ -59,7 +59,7 @@ def check_results(args: argparse.Namespace, script: str, patterns: list[str]) ->
         if "--models" not in metrics.get("measured_by", ""):
             raise InputError(f"{args.out} holds the results of a training; give another --out")
         return
-    for key, history in metrics["history"].items():
+    for key, history in metrics["history"].items():  # "3" in problem 2, "mc_seed3" in 1, in 3 all seeds of a run
         single = f"seed{key}" if key.isdecimal() else key
         for ending in [single] if "seconds" in history else [f"{key}_seed{seed}" for seed in history]:
             kept = [*args.out.glob(f"checkpoint_{ending}.pt"), *args.out.glob(f"snapshot_*_{ending}.pt")]
@@ -112,7 +112,8 @@ def read_checkpoint(path: Path) -> dict:
     with utils.reading(f"{path} cannot be read: it is damaged, or of another version; {ANEW}"):
         utils.check_zip(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        return checkpoint | {key: checkpoint[key] | {} for key in ("config", "history", "states", "layers")}
+        dicts = ("config", "history", "states", "layers")
+        return checkpoint | {key: checkpoint[key] | {} for key in dicts}  # an error where one is none
 
 
 def load_checkpoint(path: Path, config: dict, modules: dict, curves: Iterable[str] = ()) -> dict:
@@ -294,8 +295,8 @@ def model_history(args: argparse.Namespace, script: str, key: str, curves: Itera
     metrics = read_metrics(args.models, script)
     with utils.reading(f"{args.models / 'metrics.json'} has no training {key} of this version"):
         history = {curve: list(metrics["history"][key][curve]) for curve in curves}
-        keys = metrics.keys() & {"commit", "torch"} | {"command", "device"}
-        return history | {"provenance": {key: [metrics[key]] for key in sorted(keys)}}
+        names = metrics.keys() & {"commit", "torch"} | {"command", "device"}
+        return history | {"provenance": {name: [metrics[name]] for name in sorted(names)}}
 
 
 def add_run(provenance: dict[str, list[str]], args: argparse.Namespace) -> dict[str, list[str]]:
@@ -351,4 +352,4 @@ def read_metrics(out: Path, script: str) -> dict:
     check_owner(out, script)
     with utils.reading(f"{out} holds no intact metrics.json; a run of {script}.py makes it"):
         metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-        return metrics | {key: metrics[key] | {} for key in ("config", "history", "results")}  # an error without one
+        return metrics | {key: metrics[key] | {} for key in ("config", "history", "results")}  # as above

@@ -134,11 +134,13 @@ def seeds_in_words(metrics: dict) -> str:
     return f"{num} seeds" if num > 1 else "one seed"
 
 
-def plot_seeds(axes, x: list, curves: list[list[float]], color: str, label: str | None = None) -> None:
-    """A thin line for each seed."""
+def plot_seeds(
+    axes, x: list, curves: list[list[float]], color: str, label: str | None = None, width: float = 0.8
+) -> None:
+    """A line for each seed."""
     for number, curve in enumerate(curves):
         marker = "." if len(x) < 3 else None
-        axes.plot(x, curve, color=color, linewidth=0.8, marker=marker, label=None if number else label)
+        axes.plot(x, curve, color=color, linewidth=width, marker=marker, label=None if number else label)
 
 
 def draw_elbo(metrics: dict, path: Path) -> None:
@@ -146,11 +148,14 @@ def draw_elbo(metrics: dict, path: Path) -> None:
     figure, ((elbo, difference),) = utils.subplots(1, 2)
     analytic, mc = (elbo_curves(metrics, name) for name in LABELS)
     epochs = range(1, metrics["config"]["epochs"] + 1)
-    plot_seeds(elbo, epochs, analytic.values(), "C0", LABELS["analytic"])
+    plot_seeds(elbo, epochs, analytic.values(), "lightblue", LABELS["analytic"], width=6)  # the other lies on it
     plot_seeds(elbo, epochs, mc.values(), "C1", LABELS["mc"])
     if not objection(metrics):
         label = f"original: {ORIGINAL['elbo_analytic']:.2f} analytic, {ORIGINAL['elbo_mc']:.2f} Monte Carlo KL"
         elbo.axhline(ORIGINAL["elbo_analytic"], color="black", linestyle=":", label=label)
+        label = "limits of the mean difference at the end"
+        for limit in (-1, 1):
+            difference.plot(epochs[-2:], [limit, limit], color="C3", linewidth=3, label=label)
     plot_seeds(difference, epochs, [np.subtract(analytic[seed], mc[seed]) for seed in analytic if seed in mc], "C2")
     difference.axhline(0, color="grey", linewidth=0.8)
     elbo.set(title=f"Validation ELBO, {seeds_in_words(metrics)}", xlabel="epoch", ylabel="nats per image")
@@ -172,7 +177,7 @@ def draw_log_likelihood(metrics: dict, path: Path) -> None:
         size = {"analytic": 9, "mc": 5}[name]  # they lie on each other
         axes.plot(samples, every, color + "D", markersize=size, label=f"{label}, all test images")
     if not objection(metrics):
-        axes.plot(samples, ORIGINAL["log_likelihood"], "kD", label="original, all test images")
+        axes.plot(samples, ORIGINAL["log_likelihood"], "kD", label=f"original: {ORIGINAL['log_likelihood']:.2f}")
     axes.set(title=f"log p(x) of every tenth test image, {seeds_in_words(metrics)}; diamonds: of all")
     axes.set(xlabel="importance samples K (logarithmic)", ylabel="estimate of log p(x) (nats)", xscale="log")
     axes.set_xticks(curves["samples"], curves["samples"])

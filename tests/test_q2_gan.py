@@ -257,6 +257,7 @@ def test_snapshots_are_loaded_with_the_mean_statistics_of_noise(tmp_path):
     z = torch.randn(20, 64, 100, generator=torch.Generator().manual_seed(2**31))
     inputs = [generator.layers[0](batch[:, :, None, None]) for batch in z]
     norm = loaded.layers[1]
+    assert all(torch.equal(x, x.half().type(x.dtype)) for x in loaded.state_dict().values())
     half = {"rtol": 2e-3, "atol": 2e-4}  # to which weights and statistics are rounded
     torch.testing.assert_close(norm.running_mean, torch.stack([x.mean((0, 2, 3)) for x in inputs]).mean(0), **half)
     torch.testing.assert_close(norm.running_var, torch.stack([x.var((0, 2, 3)) for x in inputs]).mean(0), **half)
@@ -642,6 +643,7 @@ def test_curves_show_training_and_paths_of_each_seed(curves):
     for axes, key in zip(drawn["training"].axes, ("distance", "penalty"), strict=True):
         for line, history in zip(axes.lines, metrics["history"].values(), strict=True):
             assert list(line.get_ydata()) == history[key] and list(line.get_xdata()) == history["iteration"]
+        assert [line.get_label() for line in axes.lines] == ["seed 0", "seed 1"]
     (axes,) = drawn["interpolation_curves"].axes
     latent, _, pixel, _ = axes.lines
     assert latent.get_ydata() == pytest.approx([1.25, *[1] * 9, 0.75])

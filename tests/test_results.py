@@ -448,6 +448,8 @@ def test_curves_show_limits_and_the_originals_numbers(drawn):
         draw(metrics["q1_vae"], Path(f"{draw.__name__}.png"))
     (dotted,) = (line for line in drawn["draw_elbo"].axes[0].lines if line.get_linestyle() == ":")
     assert set(dotted.get_ydata()) == {-101.2571}
+    bars = [line.get_ydata() for line in drawn["draw_elbo"].axes[1].lines if line.get_color() == "C3"]
+    assert [list(bar) for bar in bars] == [[-1, -1], [1, 1]]
     (diamond,) = (line for line in drawn["draw_log_likelihood"].axes[0].lines if line.get_color() == "k")
     assert [*diamond.get_xydata()[0]] == [200, -95.3737]
     gan.draw_quality(metrics["q2_gan"], Path("quality.png"))
@@ -500,6 +502,7 @@ def test_the_three_sentences_of_the_joined_page_are_what_the_verdicts_say():
     assert column(vae, metrics["q1_vae"]) == ["compatible", "compatible", "reproduced", "compatible"]
     assert "after 7,000 iterations most samples are unreadable, as in the original; after 20,000 the readable" in text
     assert "ones are not primarily 2, 6 and 8. The others are not: measures disagree, trainings differ too" in text
+    assert "too much, only one has reached 50,000, or no rule fits" in text
     decided = {1: "reproduced", 3: "not reproduced", 6: "-"}
     assert column(gan, metrics["q2_gan"]) == [decided.get(row, "undecided") for row in range(8)]
     assert column(gan, metrics["q2_gan"], "trainings") == [3, 3, 3, 3, 1, 1, 1, 1]
@@ -522,8 +525,16 @@ def test_page_says_how_many_images_and_paths_problem_2_has():
     metrics, text = reference_metrics()["q2_gan"], page()
     assert metrics["data"].endswith("8,000 to train, 2,000 to test)")
     assert "8,000 of the test images" in text and "2,000 others held out" in text
-    assert f"{len(metrics['results']['seeds'])} seeds, two to" in text
     assert f"along {metrics['config']['pairs']:,} paths" in text
+
+
+def test_pages_say_how_many_of_the_gans_trainings_end_early():
+    ends = [history["iteration"][-1] for history in reference_metrics()["q2_gan"]["history"].values()]
+    assert (len(ends), sorted(set(ends)), ends.count(20_000)) == (3, [20_000, 50_000], 2)
+    assert "3 seeds, two to 20,000 iterations" in page() and "only one has reached 50,000" in " ".join(page().split())
+    text = " ".join((FOLDER.parent / "README.md").read_text(encoding="utf-8").split())
+    assert "Two of its three trainings end at 20,000, so that the first row is of one." in text
+    assert "Two of problem 2's three trainings end at 20,000 iterations" in text
 
 
 def test_page_says_how_often_the_gan_sees_its_images():
@@ -571,7 +582,8 @@ def test_readme_says_what_to_expect_of_problem_2(name, readme):
     metrics = reference_metrics()[name]
     last = ("snapshots", str(gan.iterations(metrics)[-1]))
     curves = [gan.entries(metrics, *last, "interpolation", path) for path in ("latent", "pixel")]
-    values = [gan.entries(metrics, *last, "readable"), gan.entries(metrics, "classifier", "readable")]
+    finished = [seed for seed in gan.counted(metrics).values() if last[1] in seed["snapshots"]]
+    values = [gan.entries(metrics, *last, "readable"), [seed["classifier"]["readable"] for seed in finished]]
     values += [gan.entries(metrics, *last, "coverage"), *([*map(gan.half_way, curve)] for curve in curves)]
     command = "python q2_gan.py" if name == "q2_gan" else metrics["command"].replace(" --device cpu", "")
     assert readme[f"`{command}`"][1:] == [f"{fmean(numbers):.2f}" for numbers in values]

@@ -128,6 +128,14 @@ def test_results_of_trainings_without_checkpoint_are_not_overwritten(script, fla
     assert digest(run.out) == before
 
 
+def test_results_of_a_training_whose_snapshots_are_left_may_be_joined(copied, monkeypatch):
+    run = copied("q2_gan")
+    (run.out / "checkpoint_seed0.pt").unlink()
+    monkeypatch.setattr(run.module, "train", lambda *_: sys.exit())
+    with pytest.raises(SystemExit):
+        run.module.main([*run.flags, "--seed", "1"])
+
+
 @each_script
 def test_download_loads_and_ends(script, run_of, tmp_path, capsys):
     run = run_of(script)
@@ -323,6 +331,13 @@ def test_checkpoint_of_another_network_is_refused_with_the_first_module_that_dif
         runs.load_checkpoint(path, {}, {"model": nn.Sequential(OrderedDict(layers | change))})
 
 
+def test_checkpoint_of_other_data_is_refused_with_where_to_read(tmp_path):
+    path, model = tmp_path / "checkpoint.pt", nn.Linear(2, 2)
+    runs.save_checkpoint(path, {"source": "ours"}, {"model": model}, {})
+    with pytest.raises(utils.InputError, match=r"was made with data ours, not theirs \(see data/README.md\); give the"):
+        runs.load_checkpoint(path, {"source": "theirs"}, {"model": model})
+
+
 def test_checkpoint_without_a_curve_is_named(saved):
     path, model = saved
     with pytest.raises(utils.InputError, match=r"made by an earlier version, without elbo; add --restart"):
@@ -343,10 +358,11 @@ def test_ctrl_c_says_where_the_next_run_begins(saved, tmp_path):
             raise KeyboardInterrupt
 
 
-def test_checkpoint_of_an_earlier_version_is_named(saved):
+@pytest.mark.parametrize("change", [lambda checkpoint: checkpoint.pop("layers"), lambda c: c.update(config=[])])
+def test_checkpoint_of_an_earlier_version_is_named(change, saved):
     path, model = saved
     checkpoint = torch.load(path, weights_only=True)
-    del checkpoint["layers"]
+    change(checkpoint)
     torch.save(checkpoint, path)
     with pytest.raises(utils.InputError, match=r"cannot be read: it is damaged, or of another version; add --restart"):
         runs.load_checkpoint(path, CONFIG, {"model": model})
@@ -427,6 +443,8 @@ def test_models_alone_give_the_numbers_of_their_run(model_run, run_of, drawn, tm
     model_run.module.main(model_run.flags)
     metrics = read_metrics(tmp_path / "measured")
     assert metrics["history"].items() <= expected["history"].items() and digest(model_run.out) == before
+    assert (metrics["torch"], metrics["device"]) == (expected["torch"], expected["device"])
+    assert not list((tmp_path / "measured").glob("model_*"))
     if script == "q1_vae":
         measured, trained = metrics["results"]["seeds"]["0"], expected["results"]["seeds"]["0"]
         for key in ("elbo_analytic", "elbo_mc"):
@@ -503,12 +521,27 @@ def test_models_are_measured_twice_into_one_folder_but_not_into_that_of_a_traini
         model_run.module.main(model_run.flags)
 
 
-def test_models_of_another_seed_do_not_stay_where_a_run_writes_its_own(copied, drawn):
-    run = copied("q1_vae")
-    (run.out / "model_checkpoint_mc_seed1.pt").write_bytes(b"of a shorter run")
-    run.module.main(run.flags)
+@pytest.mark.parametrize(("script", "name"), [("q1_vae", "checkpoint_mc"), ("q2_gan", "snapshot_6")])
+def test_models_of_another_seed_do_not_stay_where_a_run_writes_its_own(script, name, copied, drawn):
+    run = copied(script)
     names = {path.name for path in run.out.glob("model_*")}
-    assert names == {"model_checkpoint_analytic_seed0.pt", "model_checkpoint_mc_seed0.pt"}
+    (run.out / f"model_{name}_seed1.pt").write_bytes(b"of a shorter run")
+    run.module.main(run.flags)
+    assert {path.name for path in run.out.glob("model_*")} == names
+
+
+def test_a_model_of_another_iteration_is_named(copied, tmp_path):
+    run = copied("q2_gan")
+    shutil.copy(run.out / "model_snapshot_2_seed0.pt", run.out / "model_snapshot_6_seed0.pt")
+    with pytest.raises(utils.InputError, match=r"model_snapshot_6_seed0.pt was made with --iteration 2, not 6"):
+        run.module.main(model_flags(run, tmp_path / "measured"))
+
+
+def test_models_may_be_measured_with_other_numbers_of_images(model_run):
+    flags = {"q1_vae": ["test_images", "importance_samples"], "q2_gan": ["samples", "perturb_dims"]}
+    for flag in flags[model_run.module.__name__]:
+        value = vars(model_run.module.get_args([*model_run.flags, f"--{flag.replace('_', '-')}", "3"]))[flag]
+        assert value in (3, [3])
 
 
 # --- Results ----------------------------------------------------------------------------------------------------------
