@@ -287,7 +287,7 @@ def find_snapshots(args: argparse.Namespace, source: str) -> dict[int, list[Snap
             snapshots.append(load("0", seed))
             absent = sorted(set(args.snapshots) - {snapshot.iteration for snapshot in snapshots})
             lacks = ["critic", *(f"snapshot_{iteration}" for iteration in absent)]
-            print(f"seed {seed}: left out, as {args.models} lacks it: {', '.join(lacks)}")
+            print(f"seed {seed}: not in {args.models}: {', '.join(lacks)}")
     if not found:
         raise utils.InputError(f"no training in {args.models or args.out} has a snapshot")
     return {seed: sorted(found[seed], key=lambda snapshot: snapshot.iteration) for seed in sorted(found)}

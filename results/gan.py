@@ -24,7 +24,7 @@ def readable_claim(original: str, iteration: int, rule: str, limit: float) -> Cl
     """Return the claim that the share of readable samples, also over real images', lies beyond a limit."""
     keys = [f"readable_{iteration}", f"readable_{iteration}_over_real"]
     quantity = f"readable samples at {iteration:,}: their share, and that divided by held-out images' share"
-    return Claim("2.2", original, quantity, keys, rule, limit, "readable {0}; divided by real images' {1}")
+    return Claim("2.2", original, quantity, keys, rule, limit, "readable {0}; relative to real images: {1}")
 
 
 CLAIMS = [
@@ -328,7 +328,7 @@ def draw_paths(metrics: dict, path: Path) -> None:
             lowest = min(ratios[len(ratios) // 2] for ratios in curves)
             axes.annotate(f"{name} interpolation", (0.5, lowest), (0, -14), color=color, **style)
     if not objection(metrics):
-        axes.plot([0.4, 0.6], [0.8, 0.8], color="C3", linewidth=3)
+        axes.plot([0.47, 0.53], [0.8, 0.8], color="C3", linewidth=3)
         axes.annotate("limit, half-way", (0.5, 0.8), (0, 4), color="C3", **style)
     axes.set(title="Readable images along the paths, a line for each training")
     axes.set(xlabel="α", ylabel="divided by the mean of both ends")

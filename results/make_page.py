@@ -75,14 +75,16 @@ def draw_claim(axes, row: int, verdict: Verdict, shift: float = 0) -> None:
     for limit in limits_of(claim, verdict.columns):
         axes.plot([limit, limit], [row - 0.4, row + 0.4], color="C3", linewidth=2, label="limit")
     if claim.number is not None:
-        axes.plot(claim.number - shift, row, "kD", markersize=5, zorder=3, label="the original")
+        style = {"markersize": 7, "markerfacecolor": "none", "zorder": 3}  # what lies below shows through
+        axes.plot(claim.number - shift, row, "kD", label="the original", **style)
 
 
 def label_of(verdict: Verdict) -> str:
     """Return claim, limit and verdict of a row."""
     ending = f" · {verdict.verdict}" if verdict.claim.rule else ""
-    limit = f" ({criterion(verdict.claim)})" if verdict.claim.rule in ("<", ">", "><", "close") else ""
-    return textwrap.fill(f"{verdict.claim.original}{limit}{ending}", 62)
+    words = {"every": "at most the limit", "above": "above the limit", "compatible": "", "": ""}  # of what is drawn
+    limit = words.get(verdict.claim.rule, criterion(verdict.claim))
+    return textwrap.fill(verdict.claim.original + (f" ({limit})" if limit else "") + ending, 62)
 
 
 def trainings(rows: list[Verdict]) -> str:
@@ -110,7 +112,7 @@ def draw_claims(metrics: dict[str, dict], path: Path) -> None:
     axes[1].plot(fmean(quantities["reached_others"]), 6, "kx", label="other dimensions")
     titles = [
         f"VAE, trainings: {trainings(rows['q1_vae'])}; nats above the original's; third row: analytic less Monte Carlo",
-        f"WGAN, trainings: {trainings(rows['q2_gan'])}; orange: over real images', in the last row pixel paths",
+        f"WGAN, trainings: {trainings(rows['q2_gan'])}; orange: relative to real images, in the last row pixel paths",
         f"SimSiam's ablations, trainings: {trainings(ablations)}; kNN accuracy; last: rise of loss, limit: baselines",
         f"SimSiam, trainings: {trainings([accuracy])}; kNN accuracy; between the limits it rounds to 0.60",
     ]

@@ -257,7 +257,7 @@ def origin(problem: ModuleType, metrics: dict) -> str:
 - Recipe: {recipe}; all of it is in metrics.json.
 - Command: `{metrics.get("command", "not recorded")}`{commit}{measured}.
 - Device: {metrics["device"]}; {torch}measured with torch {metrics["versions"]["torch"]}.
-- Time: {metrics["seconds"] / 60:,.0f} min, all jobs together.{metrics.get("note", "")}"""
+- Time: {metrics["seconds"] / 60:,.0f} min, trainings and measuring together.{metrics.get("note", "")}"""
 
 
 def report(problem: ModuleType, metrics: dict) -> str:
