@@ -501,8 +501,8 @@ def test_the_three_sentences_of_the_joined_page_are_what_the_verdicts_say():
     )
     assert column(vae, metrics["q1_vae"]) == ["compatible", "compatible", "reproduced", "compatible"]
     assert "after 7,000 iterations most samples are unreadable, as in the original; after 20,000 the readable" in text
-    assert "ones are not primarily 2, 6 and 8. The others are not: measures disagree (20,000)," in text
-    assert "differ too much (0), only one has reached 50,000, or no rule fits" in text
+    assert "ones are not primarily 2, 6 and 8. The others are not: measures disagree at 20,000," in text
+    assert "differ too much at 0, only one has reached 50,000, or no rule fits" in text
     decided = {1: "reproduced", 3: "not reproduced", 6: "-"}
     assert column(gan, metrics["q2_gan"]) == [decided.get(row, "undecided") for row in range(8)]
     assert column(gan, metrics["q2_gan"], "trainings") == [3, 3, 3, 3, 1, 1, 1, 1]
