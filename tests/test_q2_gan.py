@@ -789,7 +789,7 @@ def test_models_say_what_they_lack(copied, drawn, tmp_path, capsys):
     (run.out / "model_snapshot_2_seed0.pt").unlink()
     flags = model_flags(run, out)
     q2_gan.main(flags)
-    assert "lacks it: critic, snapshot_2\n" in capsys.readouterr().out
+    assert f"seed 0: not in {run.out}: critic, snapshot_2\n" in capsys.readouterr().out
     assert list(read_metrics(out)["results"]["seeds"]["0"]["snapshots"]) == ["0", "6"]
     (run.out / "model_classifier_seed0.pt").unlink()
     with pytest.raises(utils.InputError, match=r"model_classifier_seed0\.pt is missing"):
