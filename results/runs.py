@@ -352,4 +352,4 @@ def read_metrics(out: Path, script: str) -> dict:
     check_owner(out, script)
     with utils.reading(f"{out} holds no intact metrics.json; a run of {script}.py makes it"):
         metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-        return metrics | {key: metrics[key] | {} for key in ("config", "history", "results")}  # as above
+        return metrics | {key: metrics[key] | {} for key in ("config", "history", "results")}  # an error without one
