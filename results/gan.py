@@ -326,7 +326,7 @@ def draw_paths(metrics: dict, path: Path) -> None:
             axes.plot(metrics["config"]["alphas"], ratios, color=color, linewidth=0.8)
         if curves:
             lowest = min(ratios[len(ratios) // 2] for ratios in curves)
-            axes.annotate(f"{name} interpolation", (0.5, lowest), (0, -14), color=color, **style)
+            axes.annotate(f"{name} interpolation", (0.5, lowest), (0, -18), color=color, **style)
     if not objection(metrics):
         axes.plot([0.47, 0.53], [0.8, 0.8], color="C3", linewidth=3)
         axes.annotate("limit, half-way", (0.5, 0.8), (0, 4), color="C3", **style)
