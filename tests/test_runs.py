@@ -521,13 +521,15 @@ def test_models_are_measured_twice_into_one_folder_but_not_into_that_of_a_traini
         model_run.module.main(model_run.flags)
 
 
-@pytest.mark.parametrize(("script", "name"), [("q1_vae", "checkpoint_mc"), ("q2_gan", "snapshot_6")])
-def test_models_of_another_seed_do_not_stay_where_a_run_writes_its_own(script, name, copied, drawn):
+@pytest.mark.parametrize(
+    ("script", "names"),
+    [("q1_vae", ["checkpoint_analytic", "checkpoint_mc"]), ("q2_gan", ["classifier", "snapshot_2", "snapshot_6"])],
+)
+def test_models_of_another_seed_do_not_stay_where_a_run_writes_its_own(script, names, copied, drawn):
     run = copied(script)
-    names = {path.name for path in run.out.glob("model_*")}
-    (run.out / f"model_{name}_seed1.pt").write_bytes(b"of a shorter run")
+    (run.out / f"model_{names[-1]}_seed1.pt").write_bytes(b"of a shorter run")
     run.module.main(run.flags)
-    assert {path.name for path in run.out.glob("model_*")} == names
+    assert {path.name for path in run.out.glob("model_*")} == {f"model_{name}_seed0.pt" for name in names}
 
 
 def test_a_model_of_another_iteration_is_named(copied, tmp_path):
